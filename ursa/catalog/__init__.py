@@ -1,0 +1,1 @@
+"""The catalog: three Delta tables under the prefix that ``ACTIVE.json`` names."""

@@ -1,0 +1,59 @@
+"""Where a profile's catalog lives, and with which options deltalake gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ursa.catalog._pointer import FIRST_PREFIX, Pointer, no_pointer, read_pointer, write_pointer
+from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS
+from ursa.catalog.tables import Author, CatalogTable
+from ursa.store import PreconditionFailedError, Store
+
+KINDS = (RECORDINGS, MODALITIES, PARTICIPANTS)
+
+
+@dataclass(frozen=True)
+class CatalogHome:
+    """The assets bucket as the catalog sees it.
+
+    ``base_uri``: what deltalake puts before a key, ``s3://bucket/`` or a directory. ``options``: deltalake's storage
+    options, secrets included, made when needed and held in memory only. ``create``: make a catalog on first use.
+    """
+
+    store: Store
+    assets_prefix: str
+    base_uri: str
+    options: Callable[[], Mapping[str, str]]
+    profile: str
+    author: Author
+    create: bool
+
+    def table_uri(self, prefix: str, name: str) -> str:
+        """The URI of a table of the catalog under ``prefix``."""
+        return f"{self.base_uri}{self.assets_prefix}{prefix}/{name}"
+
+    def pointer(self) -> Pointer:
+        """The live catalog. Raises ``ConfigError`` where there is none and none may be made."""
+        pointer = read_pointer(self.store, self.assets_prefix)
+        if pointer is None and self.create:
+            pointer, _made = self.initialize()
+        if pointer is None:
+            raise no_pointer(self.store, self.assets_prefix, self.profile)
+        return pointer
+
+    def initialize(self) -> tuple[Pointer, bool]:
+        """Make the tables and the pointer where there is none; returns it and whether it is new."""
+        pointer = read_pointer(self.store, self.assets_prefix)
+        made = pointer is None
+        if pointer is None:
+            for kind in KINDS:
+                CatalogTable.create(kind, self.table_uri(FIRST_PREFIX, kind.name), self.options(), self.author)
+            try:
+                write_pointer(self.store, self.assets_prefix, FIRST_PREFIX, by=self.author.by, replacing=None)
+            except PreconditionFailedError:
+                made = False
+            pointer = read_pointer(self.store, self.assets_prefix)
+        if pointer is None:
+            raise no_pointer(self.store, self.assets_prefix, self.profile)
+        return pointer, made

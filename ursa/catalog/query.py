@@ -1,0 +1,121 @@
+"""Queries over recordings and their modalities, as scientists ask them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ursa.catalog.catalog import Catalog
+from ursa.catalog.rows import ModalityRow, RecordingRow, normalize_name
+from ursa.catalog.where import by_hash, literal
+from ursa.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """What a query found.
+
+    ``modalities`` maps a key to the rows that have it, over all ``recordings``: ``"eeg"`` where a recording has one
+    eeg worker, ``"eeg_a"`` and ``"eeg_b"`` where it has several.
+    """
+
+    recordings: tuple[RecordingRow, ...]
+    modalities: dict[str, list[ModalityRow]]
+
+    @property
+    def rec_ids(self) -> dict[str, str]:
+        """recording_hash → rec_id."""
+        return {row.recording_hash: row.rec_id for row in self.recordings}
+
+    @property
+    def bytes(self) -> int:
+        """All that a download of this result holds, bytes."""
+        return sum(row.bytes for rows in self.modalities.values() for row in rows)
+
+
+def query(
+    catalog: Catalog,
+    *,
+    recording_hash: str | Iterable[str] | None = None,
+    modalities: str | Iterable[str] | None = None,
+    participants: str | Iterable[str] | None = None,
+    status: str | Iterable[str] | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
+) -> QueryResult:
+    """Find recordings; every argument that is given narrows the result.
+
+    Args:
+        recording_hash: one or several.
+        modalities: families (``"eeg"``: all its workers) or single workers (``"eeg_a"``).
+        participants: names or participant ids; any of them.
+        status: of the modalities, such as ``"raw"``.
+        since: earliest ``started_at``; a text is ISO 8601, UTC where it has no zone.
+        until: ``started_at`` before this.
+    """
+    wanted = None if modalities is None else frozenset(_several(modalities))
+    statuses = None if status is None else frozenset(_several(status))
+    with catalog.lock:
+        catalog.refresh()
+        terms = [
+            *([by_hash(_several(recording_hash))] if recording_hash is not None else []),
+            *([_participants(catalog, _several(participants))] if participants is not None else []),
+            *([f"started_at >= {literal(moment(since))}"] if since is not None else []),
+            *([f"started_at < {literal(moment(until))}"] if until is not None else []),
+        ]
+        recordings = catalog.recordings.select(" AND ".join(terms) or "true", tail="ORDER BY rec_id")
+        rows = catalog.modalities_for(recordings) if terms else catalog.modalities.select("true")
+    return _result(recordings, rows, wanted, statuses)
+
+
+def moment(text: datetime | str) -> datetime:
+    """A time in a query: a datetime, or ISO 8601 text (a date is its first moment), UTC where it has no zone."""
+    if isinstance(text, str):
+        try:
+            text = datetime.fromisoformat(text)
+        except ValueError:
+            raise UsageError(f"{text!r} is not a date or time", hint="Write for instance 2026-05-20.") from None
+    return text if text.tzinfo else text.replace(tzinfo=UTC)
+
+
+def _result(
+    recordings: Sequence[RecordingRow],
+    rows: Sequence[ModalityRow],
+    wanted: frozenset[str] | None,
+    statuses: frozenset[str] | None,
+) -> QueryResult:
+    order = {row.recording_hash: index for index, row in enumerate(recordings)}
+    visible = [row for row in rows if row.recording_hash in order]
+    workers = Counter((row.recording_hash, row.modality) for row in visible)
+    picked = [
+        row
+        for row in visible
+        if (wanted is None or row.modality in wanted or row.name in wanted)
+        and (statuses is None or row.status in statuses)
+    ]
+    keyed: dict[str, list[ModalityRow]] = {}
+    for row in sorted(picked, key=lambda row: (order[row.recording_hash], row.modality, row.worker_id)):
+        alone = workers[row.recording_hash, row.modality] == 1
+        keyed.setdefault(row.modality if alone else row.name, []).append(row)
+    having = {row.recording_hash for row in picked}
+    narrowed = wanted is not None or statuses is not None
+    found = tuple(row for row in recordings if not narrowed or row.recording_hash in having)
+    return QueryResult(found, dict(sorted(keyed.items())))
+
+
+def _participants(catalog: Catalog, names: Sequence[str]) -> str:
+    """Recordings of any of these participants, by id or by name (folded as ``participant_id`` folds it)."""
+    catalog.participants.refresh()
+    wanted = {normalize_name(name) for name in names}
+    ids = set(names) | {
+        row.participant_id
+        for row in catalog.participants.select("true")
+        if normalize_name(row.display_name or "") in wanted
+    }
+    return f"({' OR '.join(f'array_has(participant_ids, {literal(key)})' for key in sorted(ids)) or 'false'})"
+
+
+def _several(value: str | Iterable[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,100 @@
+"""The catalog's rows, as the API hands them out. Times are aware and UTC; sizes are bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ursa.errors import UsageError
+
+SCHEMA_VERSION = 1
+UNKNOWN_PARTICIPANT = "__unknown__"
+"""What a reconstructed manifest says where nobody recorded a name. Never a catalog row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingRow:
+    """A recording. Its row is the commit point: what has one is wholly in the bucket.
+
+    ``started_at`` and ``ended_at`` are UTC or None where nobody knows; ``duration_s`` is in seconds.
+    ``metadata["manifest_recording_id"]`` equals ``rec_id``. ``registered_by`` is ``user@host``.
+    """
+
+    recording_hash: str
+    rec_id: str
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    duration_s: float | None = None
+    participant_ids: tuple[str, ...] = ()
+    status: str = "raw"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    registered_at: datetime | None = None
+    registered_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A file of a modality: ``path`` relative to the recording, ``key`` in the raw bucket.
+
+    ``evidence`` says how the object was proven at registration: ``sha256``, ``etag`` or ``size``. ``sha256`` is None
+    where nobody stated or computed it.
+    """
+
+    path: str
+    key: str
+    size_bytes: int
+    sha256: str | None = None
+    etag: str | None = None
+    evidence: str = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityRow:
+    """One worker's data of a recording; key is recording_hash, modality and worker_id. ``bytes`` sums the files."""
+
+    recording_hash: str
+    modality: str
+    worker_id: str = ""
+    status: str = "raw"
+    node: str | None = None
+    files: tuple[FileRow, ...] = ()
+    bytes: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``eeg_a``, or ``eeg`` where the worker has no id."""
+        return f"{self.modality}_{self.worker_id}" if self.worker_id else self.modality
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantRow:
+    """A participant: a derived id, and the name as the operator typed it."""
+
+    participant_id: str
+    display_name: str
+    created_at: datetime | None = None
+
+
+def normalize_name(display_name: str) -> str:
+    """The form of a name that its id is derived from: NFC, whitespace folded to single spaces, case folded."""
+    return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", display_name).split()).casefold())
+
+
+def participant_id(display_name: str) -> str:
+    """A participant's id, the same on every machine: ``p_`` and the first 16 hex digits of the name's sha256.
+
+    The name is normalised first (``normalize_name``) and encoded as UTF-8.
+
+    >>> participant_id("Aria Lin") == participant_id("  aria   LIN ")
+    True
+    >>> participant_id("Aria Lin")
+    'p_fb7cdd6357b63c7a'
+    """
+    name = normalize_name(display_name)
+    if not name:
+        raise UsageError("a participant's name is empty", hint="Pass None where the participant is unknown.")
+    return "p_" + hashlib.sha256(name.encode()).hexdigest()[:16]

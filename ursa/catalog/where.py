@@ -1,0 +1,70 @@
+"""``where={column: value}`` to SQL, with every value quoted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ursa.catalog.arrow import TableKind
+from ursa.errors import UsageError
+
+_UNFILTERABLE = {"metadata", "files"}
+_LISTS = {"participant_ids"}
+
+
+def condition(kind: TableKind[Any], where: Mapping[str, Any] | None) -> str:
+    """The SQL condition for ``where``; values are scalars, None, or lists of them (any of which may match).
+
+    Raises:
+        UsageError: a column that the table does not have, or that can't be compared.
+    """
+    terms = [_term(kind, column, value) for column, value in (where or {}).items()]
+    return " AND ".join(terms) or "true"
+
+
+def literal(value: object) -> str:
+    """A SQL literal for a Python value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return f"TIMESTAMP '{aware.astimezone(UTC).isoformat()}'"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    raise UsageError(f"can't compare a column with {type(value).__name__} {value!r}")
+
+
+def any_of(column: str, values: Iterable[object]) -> str:
+    """``column`` is one of ``values``."""
+    literals = ", ".join(literal(value) for value in values)
+    return f"{column} IN ({literals})" if literals else "false"
+
+
+def by_hash(recording_hashes: Iterable[str]) -> str:
+    """Rows of these recordings; the hash's first two digits let files be skipped."""
+    hashes = sorted(set(recording_hashes))
+    return f"{any_of('hash_bucket', sorted({text[:2] for text in hashes}))} AND {any_of('recording_hash', hashes)}"
+
+
+def _term(kind: TableKind[Any], column: str, value: object) -> str:
+    if column not in kind.columns:
+        raise UsageError(
+            f"{kind.name} has no column {json.dumps(str(column))}", hint=f"Its columns are {', '.join(kind.columns)}."
+        )
+    if column in _UNFILTERABLE:
+        raise UsageError(f"{kind.name}.{column} holds a structure and can't be compared; filter the rows in Python")
+    values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+    wanted = [item for item in values if item is not None]
+    if column in _LISTS:
+        terms = [f"array_has({column}, {literal(item)})" for item in wanted]
+    elif column == "recording_hash":
+        terms = [by_hash(str(item) for item in wanted)] if wanted else []
+    else:
+        terms = [any_of(column, wanted)] if wanted else []
+    if None in values:
+        terms.append(f"{column} IS NULL")
+    return f"({' OR '.join(terms) or 'false'})"

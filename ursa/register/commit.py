@@ -1,0 +1,141 @@
+"""Step 7: the rows. Participants and modalities first, the recording's row last: it is the commit point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ursa.catalog.catalog import Catalog
+from ursa.catalog.rows import ModalityRow, RecordingRow
+from ursa.catalog.tables import Change
+from ursa.catalog.where import by_hash, literal
+from ursa.errors import StorageError
+from ursa.register.decide import Decision, decide, identify
+from ursa.register.results import Action
+
+_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What one run wants in the catalog. ``stated_hash``: what its manifest states, None where it was derived."""
+
+    row: RecordingRow
+    modalities: tuple[ModalityRow, ...]
+    participants: tuple[str, ...]
+    stated_hash: str | None
+    overwrite: bool
+
+
+class _OvertakenError(Exception):
+    """Somebody registered this recording meanwhile: decide again."""
+
+
+def register(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Action]:
+    """Write the rows; returns the recording's row as it is in the catalog now, and what was done.
+
+    Decides again after every lost race, and again in the new catalog where a rebuild flipped the pointer meanwhile.
+
+    Raises:
+        RecordingExistsError, ConflictError: as ``ursa.register.decide`` says; nothing of the recording is written.
+    """
+    with catalog.lock:
+        for _ in range(_ROUNDS):
+            try:
+                outcome = _register_once(catalog, wanted)
+            except _OvertakenError:
+                continue
+            if not catalog.follow_pointer():
+                return outcome
+        raise StorageError(
+            f"can't register {wanted.row.rec_id}: other writers changed it {_ROUNDS} times meanwhile",
+            hint="Run the same command again: what is in the bucket is skipped.",
+        )
+
+
+def _register_once(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Action]:
+    catalog.refresh()
+    decision = _decide(catalog, wanted)
+    ids = catalog.ensure_participants(wanted.participants)
+    if decision.action is Action.MERGED:
+        # The recording first: a killed merge then shows as a missing worker, which the next run adds.
+        row = _write_recording(catalog, wanted)
+        _write_modalities(catalog, decision.modalities)
+    else:
+        _write_modalities(catalog, decision.modalities)
+        row = _write_recording(catalog, wanted)
+    _check_participants(row, ids, wanted)
+    _check_modalities(catalog, decision.modalities)
+    return row, decision.action
+
+
+def _decide(catalog: Catalog, wanted: Registration) -> Decision:
+    rows = catalog.lookup(rec_id=wanted.row.rec_id, recording_hash=wanted.row.recording_hash)
+    existing = identify(rows, wanted.row.rec_id, wanted.stated_hash)
+    registered = catalog.modalities_of(existing.recording_hash) if existing else []
+    return decide(existing, registered, wanted.row, wanted.modalities, overwrite=wanted.overwrite)
+
+
+def _write_recording(catalog: Catalog, wanted: Registration) -> RecordingRow:
+    written: list[RecordingRow] = []
+    first = _decide(catalog, wanted)
+
+    def change() -> Change[RecordingRow]:
+        decision = _decide(catalog, wanted)
+        if (decision.action, decision.row.recording_hash) != (first.action, first.row.recording_hash):
+            raise _OvertakenError
+        written[:] = [decision.row]
+        replacing = None if decision.action is Action.CREATED else f"rec_id = {literal(decision.row.rec_id)}"
+        return Change([decision.row], replacing, f"ingest:{decision.action}")
+
+    catalog.recordings.compare_and_swap(change)
+    return written[0]
+
+
+def _write_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
+    """Insert or replace by key; rows that are there already, equal, are not written again."""
+
+    def change() -> Change[ModalityRow] | None:
+        there = {(row.modality, row.worker_id): row for row in _present(catalog, rows)}
+        new = [row for row in rows if _without_time(there.get((row.modality, row.worker_id))) != _without_time(row)]
+        if not new:
+            return None
+        replaced = [row for row in new if (row.modality, row.worker_id) in there]
+        predicate = None
+        if replaced:
+            keys = " OR ".join(
+                f"(modality = {literal(row.modality)} AND worker_id = {literal(row.worker_id)})" for row in new
+            )
+            predicate = f"recording_hash = {literal(new[0].recording_hash)} AND ({keys})"
+        return Change(new, predicate, "ingest:modalities")
+
+    if rows:
+        catalog.modalities.compare_and_swap(change)
+
+
+def _present(catalog: Catalog, rows: Sequence[ModalityRow]) -> list[ModalityRow]:
+    return catalog.modalities.select(by_hash(row.recording_hash for row in rows))
+
+
+def _without_time(row: ModalityRow | None) -> ModalityRow | None:
+    return replace(row, metadata={}) if row else None
+
+
+def _check_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
+    """Look once more that our modalities are there: a run that lost may have written over them before it knew."""
+    for _ in range(_ROUNDS):
+        catalog.modalities.refresh()
+        there = {(row.modality, row.worker_id): _without_time(row) for row in _present(catalog, rows)} if rows else {}
+        missing = [row for row in rows if there.get((row.modality, row.worker_id)) != _without_time(row)]
+        if not missing:
+            return
+        _write_modalities(catalog, missing)
+    raise StorageError(
+        "another run keeps writing other rows for the same workers",
+        hint="Stop the other run, then run this one again with --overwrite.",
+    )
+
+
+def _check_participants(row: RecordingRow, ids: Sequence[str], wanted: Registration) -> None:
+    if not set(ids) <= set(row.participant_ids):
+        raise StorageError(f"{wanted.row.rec_id} was written without its participants {ids}; please report this")

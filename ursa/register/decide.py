@@ -1,0 +1,193 @@
+"""What a registration means for the rows that are there: pure functions from rows to a decision.
+
+Every decision is made again inside each compare-and-swap, so these functions are all that two writers can disagree on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.errors import ConflictError, RecordingExistsError
+from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
+from ursa.register.results import Action
+
+AUXILIARY_KEY = "auxiliary_files"
+"""Metadata key: JSON object of path → [size_bytes, sha256] for files outside of worker directories."""
+REGISTERED_AT_KEY = "registered_at"
+"""Metadata key of a modality: when its files were proven, ISO 8601."""
+_TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The recording row to write and the modality rows to write under its hash."""
+
+    action: Action
+    row: RecordingRow
+    modalities: tuple[ModalityRow, ...]
+
+
+def identify(rows: Sequence[RecordingRow], rec_id: str, stated_hash: str | None) -> RecordingRow | None:
+    """The row that this recording has already, of those found by rec_id or by hash.
+
+    Raises:
+        ConflictError: the rec_id is registered under another hash, or the hash under another rec_id.
+    """
+    own = next((row for row in rows if row.rec_id == rec_id), None)
+    if own is not None and stated_hash is not None and own.recording_hash != stated_hash:
+        raise ConflictError(
+            f"{rec_id} is registered under recording_hash {own.recording_hash}, this manifest states {stated_hash}",
+            hint="Nothing was uploaded or registered. Find out which manifest is this recording's before going on.",
+            rec_id=rec_id,
+        )
+    other = next((row for row in rows if row.rec_id != rec_id), None)
+    if own is None and other is not None:
+        raise ConflictError(
+            f"recording_hash {other.recording_hash} of {rec_id} is registered already, as {other.rec_id}",
+            hint=f"The same data under two names? Compare with `ursa show {other.rec_id}`.",
+            rec_id=rec_id,
+        )
+    return own
+
+
+def decide(
+    existing: RecordingRow | None,
+    registered: Sequence[ModalityRow],
+    row: RecordingRow,
+    modalities: Sequence[ModalityRow],
+    *,
+    overwrite: bool,
+) -> Decision:
+    """What to write, given what is registered.
+
+    Raises:
+        RecordingExistsError: all of this is registered already.
+        ConflictError: a worker is registered with other files.
+    """
+    if existing is None:
+        return Decision(Action.CREATED, row, tuple(modalities))
+    there = {(item.modality, item.worker_id): item for item in registered}
+    ours = {(item.modality, item.worker_id): item for item in modalities}
+    under = tuple(replace(item, recording_hash=existing.recording_hash) for item in modalities)
+    if overwrite:
+        others_stay = bool(there.keys() - ours.keys())
+        return Decision(Action.OVERWRITTEN, _overwritten(existing, row, others_stay), under)
+    _refuse_differences(existing, row, there, ours)
+    new = tuple(item for item in under if (item.modality, item.worker_id) not in there)
+    if not new and not (auxiliary(row).keys() - auxiliary(existing).keys()):
+        raise exists(existing, row.participant_ids)
+    return Decision(Action.MERGED, merged(existing, row), new)
+
+
+def exists(existing: RecordingRow, participant_ids: Iterable[str] = ()) -> RecordingExistsError:
+    """The error for a recording that is registered with the same files."""
+    hint = "Nothing to do: its bytes are in the bucket and its rows in the catalog."
+    if set(participant_ids) - set(existing.participant_ids):
+        hint += " Its participants differ: --overwrite writes this run's."
+    return RecordingExistsError(
+        f"{existing.rec_id} is already registered, with the same files, as {existing.recording_hash}",
+        hint=f"{hint} See `ursa show {existing.rec_id}`.",
+        rec_id=existing.rec_id,
+        recording_hash=existing.recording_hash,
+    )
+
+
+def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
+    """Two halves of one recording: earliest start, latest end, longest duration, all participants.
+
+    A time that was assumed never beats one that a manifest states.
+    """
+    metadata = {key: value for key, value in {**row.metadata, **existing.metadata}.items() if key not in _TIME_FLAGS}
+    best = _stated(existing, row)
+    metadata |= {flag: best[0].metadata[flag] for flag in _TIME_FLAGS if flag in best[0].metadata}
+    united = auxiliary(existing) | auxiliary(row)
+    if united:
+        metadata[AUXILIARY_KEY] = auxiliary_text(united)
+    return replace(
+        existing,
+        started_at=min((item.started_at for item in best if item.started_at), default=None),
+        ended_at=max((item.ended_at for item in _ends(existing, row) if item.ended_at), default=None),
+        duration_s=max((item.duration_s for item in (existing, row) if item.duration_s is not None), default=None),
+        participant_ids=_union(existing.participant_ids, row.participant_ids),
+        metadata=metadata,
+    )
+
+
+def differences(registered: ModalityRow, ours: ModalityRow) -> list[str]:
+    """Paths of ours that are not registered with the same size and sha256; an unknown sha256 is not held against it."""
+    there = {file.path: file for file in registered.files}
+    return [file.path for file in ours.files if not _same_file(there.get(file.path), file)]
+
+
+def auxiliary(row: RecordingRow) -> dict[str, list[int | str | None]]:
+    """Path → [size_bytes, sha256] of the files outside of worker directories."""
+    parsed: dict[str, list[int | str | None]] = json.loads(row.metadata.get(AUXILIARY_KEY, "{}"))
+    return parsed
+
+
+def auxiliary_text(files: Mapping[str, Sequence[int | str | None]]) -> str:
+    """The metadata value for auxiliary files."""
+    return json.dumps(dict(sorted(files.items())), ensure_ascii=False, separators=(",", ":"))
+
+
+def _refuse_differences(
+    existing: RecordingRow,
+    row: RecordingRow,
+    there: Mapping[tuple[str, str], ModalityRow],
+    ours: Mapping[tuple[str, str], ModalityRow],
+) -> None:
+    paths = [path for key, item in ours.items() if key in there for path in differences(there[key], item)]
+    known = auxiliary(existing)
+    paths += [
+        path for path, (size, sha256) in auxiliary(row).items() if path in known and _differs(known[path], size, sha256)
+    ]
+    if paths:
+        shown = ", ".join(paths[:20]) + (f" and {len(paths) - 20} more" if len(paths) > 20 else "")
+        raise ConflictError(
+            f"{existing.rec_id} is registered with other files than this directory has: {shown}",
+            hint="Nothing was uploaded or registered. Find out which copy is right (`ursa show"
+            f" {existing.rec_id}`); --overwrite registers this directory's files for its workers.",
+            rec_id=existing.rec_id,
+            paths=tuple(paths),
+        )
+
+
+def _differs(known: Sequence[int | str | None], size: int | str | None, sha256: int | str | None) -> bool:
+    return known[0] != size or (sha256 is not None and known[1] is not None and known[1] != sha256)
+
+
+def _same_file(registered: FileRow | None, ours: FileRow) -> bool:
+    if registered is None or registered.size_bytes != ours.size_bytes:
+        return False
+    return registered.sha256 is None or ours.sha256 is None or registered.sha256 == ours.sha256
+
+
+def _overwritten(existing: RecordingRow, row: RecordingRow, others_stay: bool) -> RecordingRow:
+    """This run's row under the registered hash. Where a peer's workers stay, so does what they contributed."""
+    if others_stay:
+        base = merged(existing, row)
+        return replace(base, registered_at=row.registered_at, registered_by=row.registered_by)
+    participants = row.participant_ids or existing.participant_ids
+    return replace(row, recording_hash=existing.recording_hash, participant_ids=participants)
+
+
+def _stated(existing: RecordingRow, row: RecordingRow) -> list[RecordingRow]:
+    """The rows whose start counts: those that are not assumed, where there are any."""
+    known = [item for item in (existing, row) if item.started_at is not None]
+    stated = [item for item in known if not any(flag in item.metadata for flag in _TIME_FLAGS)]
+    return stated or known or [existing]
+
+
+def _ends(existing: RecordingRow, row: RecordingRow) -> list[RecordingRow]:
+    """The rows whose end counts, by the same rule."""
+    known = [item for item in (existing, row) if item.ended_at is not None]
+    return [
+        item for item in known if not any(flag in item.metadata for flag in (TIME_ASSUMED, TIME_AMBIGUOUS))
+    ] or known
+
+
+def _union(*names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({name for group in names for name in group}))

@@ -1,0 +1,380 @@
+"""Path A: one recording, from a directory into the bucket and the catalog, in seven steps (``spec``: docs/ingest.md).
+
+1 read and check everything locally, 2 look the recording up, 3 list its prefix, 4 plan, 5 upload, 6 sidecars, the
+manifest last, 7 prove and write the rows, the recording's row last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ursa.catalog.catalog import Catalog
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
+from ursa.errors import FileChangedError, MissingFilesError, ObjectConflictError
+from ursa.events import UploadCallback
+from ursa.manifest import derive_recording_hash, shown
+from ursa.recording import parse_participant, scan_recording
+from ursa.register.commit import Registration, register
+from ursa.register.decide import (
+    AUXILIARY_KEY,
+    REGISTERED_AT_KEY,
+    Decision,
+    auxiliary_text,
+    decide,
+    identify,
+)
+from ursa.register.local import LocalRecording, read_local
+from ursa.register.planning import (
+    Context,
+    Listing,
+    Options,
+    existing_hashes,
+    find_missing,
+    plan_files,
+    plan_sidecars,
+    preflight,
+    source_of,
+)
+from ursa.register.progress import Progress
+from ursa.register.results import IngestPlan, IngestResult, PlannedFile
+from ursa.store import OpenUpload, Store
+from ursa.store.counting import RequestCounter
+from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.parts import SINGLE_PUT_BYTES
+from ursa.transfer.upload import Uploaded, UploadItem, upload
+
+
+@dataclass(frozen=True)
+class Services:
+    """What an ingest works with; made by ``ursa.interface``. ``raw_prefix`` ends with '/'."""
+
+    raw: Store
+    raw_prefix: str
+    catalog: Catalog
+    engine: Engine
+    counter: RequestCounter
+    stop: Stop
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: a recording that has been read and checked, and how to treat what is there already."""
+
+    local: LocalRecording
+    participant: str | None
+    options: Options
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """How the recording stands in the catalog before anything moves."""
+
+    existing: RecordingRow | None
+    registered: tuple[ModalityRow, ...]
+    decision: Decision
+    hashes: Mapping[str, str]
+
+
+def read_request(
+    manifest_path: Path | None,
+    source_dir: Path,
+    participant: str | None,
+    options: Options,
+    *,
+    key_prefix: str,
+    rig_timezone: str | None,
+) -> Request:
+    """Step 1. Connects to nothing."""
+    local = read_local(manifest_path, source_dir, key_prefix=key_prefix, rig_timezone=rig_timezone)
+    return Request(local, _clean_participant(participant), options)
+
+
+def make_plan(services: Services, request: Request, progress: Progress) -> IngestPlan:
+    """Steps 2 to 4: what an ingest would do. Writes nothing.
+
+    Raises:
+        RecordingExistsError, ConflictError, MissingFilesError, ObjectConflictError, ChecksumMismatchError
+    """
+    local = request.local
+    context = Context(services.raw, services.engine, services.stop, request.options, progress.checked)
+    standing = _standing(services.catalog, request, context)
+    prefix = f"{services.raw_prefix}{local.rec_id}/"
+    listing = Listing(prefix, services.raw.list(prefix))
+    progress.expect(sum(file.size_bytes for file in local.scan.files if listing.get(file.path) is None))
+    in_bucket, absent = find_missing(local, listing, context, standing.registered)
+    files = plan_files(local, listing, context, registered=standing.registered, hashes=standing.hashes)
+    sidecars, warnings = plan_sidecars(local, listing, context, absent)
+    if absent:
+        warnings.append(f"not here, so not registered now: node {', '.join(absent)}; ingest that half when it comes")
+    return IngestPlan(
+        rec_id=local.rec_id,
+        recording_hash=standing.existing.recording_hash if standing.existing else local.stated_hash(),
+        action=standing.decision.action,
+        files=preflight(local, files, context),
+        sidecars=sidecars,
+        in_bucket=in_bucket,
+        absent_nodes=absent,
+        participant=request.participant,
+        unlisted=local.unlisted,
+        junk=local.scan.junk,
+        warnings=(*local.scan.warnings, *warnings),
+    )
+
+
+def ingest(services: Services, request: Request, callback: UploadCallback | None = None) -> IngestResult:
+    """Path A. Raises what ``make_plan`` and ``ursa.transfer.upload.upload`` raise; then nothing is registered."""
+    local = request.local
+    progress = Progress(local.rec_id, callback)
+    before = services.counter.snapshot()
+    plan = make_plan(services, request, progress)
+    progress.planned(plan)
+    done = _send(services, plan.files, progress)
+    warnings = list(plan.warnings)
+    progress.phase("sidecars")
+    sent_sidecars = _send_sidecars(services, plan, progress, warnings)
+    progress.phase("prove")
+    files = _file_rows(plan, done)
+    _prove(services, plan, files, sent_sidecars)
+    _check_directory(local, services.raw_prefix)
+    progress.phase("register")
+    row, action = register(services.catalog, _registration(services.catalog, request, plan, files))
+    progress.phase("done")
+    sent = [*done.values(), *sent_sidecars]
+    return IngestResult(
+        recording=row,
+        files_uploaded=sum(item.sent for item in sent),
+        files_skipped=plan.files_skipped + sum(not item.sent for item in sent),
+        bytes_uploaded=sum(item.item.file.size_bytes for item in sent if item.sent),
+        action=action,
+        bytes_skipped=plan.bytes_skipped + sum(item.item.file.size_bytes for item in sent if not item.sent),
+        unlisted=len(plan.unlisted),
+        junk=len(plan.junk),
+        requests=services.counter.since(before),
+        seconds=progress.seconds,
+        unlisted_files=plan.unlisted,
+        absent_nodes=plan.absent_nodes,
+        warnings=tuple(warnings),
+    )
+
+
+def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing:
+    """Step 2: a conflict is found before a byte moves."""
+    local = request.local
+    stated = local.stated_hash()
+    with catalog.lock:
+        catalog.refresh()
+        rows = catalog.lookup(rec_id=local.rec_id, recording_hash=stated)
+        existing = identify(rows, local.rec_id, local.manifest.recording_hash)
+        registered = tuple(catalog.modalities_of(existing.recording_hash)) if existing else ()
+    hashes: Mapping[str, str] = {}
+    if existing and not request.options.overwrite:
+        hashes = existing_hashes(local, registered, lambda item: _registered_at(existing, item), context)
+    row = _recording_row(request, stated or "", _local_auxiliary(local))
+    ours = [_modality(local, worker, _local_rows(local, worker, hashes)) for worker in _workers(local)]
+    decision = decide(existing, registered, row, ours, overwrite=request.options.overwrite)
+    return _Standing(existing, registered, decision, hashes)
+
+
+def _send(services: Services, files: Sequence[PlannedFile], progress: Progress) -> dict[str, Uploaded]:
+    """Step 5. Path → what became of it."""
+    items = [_item(file) for file in files if file.sends]
+    results = upload(
+        services.engine,
+        services.raw,
+        items,
+        stop=services.stop,
+        open_uploads=_open_uploads(services, items),
+        on_event=progress.moved,
+    )
+    return {result.item.file.path: result for result in results}
+
+
+def _open_uploads(services: Services, items: Sequence[UploadItem]) -> Mapping[str, Sequence[OpenUpload]]:
+    """What earlier runs left of the large files, by key: one request, and none where there is no large file."""
+    large = {item.key for item in items if item.file.size_bytes > SINGLE_PUT_BYTES}
+    found: dict[str, list[OpenUpload]] = {}
+    if large:
+        prefix = f"{services.raw_prefix}{items[0].key.removeprefix(services.raw_prefix).split('/', 1)[0]}/"
+        for open_upload in services.raw.list_uploads(prefix):
+            if open_upload.key in large:
+                found.setdefault(open_upload.key, []).append(open_upload)
+    return found
+
+
+def _send_sidecars(services: Services, plan: IngestPlan, progress: Progress, warnings: list[str]) -> list[Uploaded]:
+    """Step 6, one after the other: participant.txt, then the manifests."""
+    sent: list[Uploaded] = []
+    for sidecar in (item for item in plan.sidecars if item.sends):
+        try:
+            sent += upload(
+                services.engine,
+                services.raw,
+                [_item(sidecar)],
+                stop=services.stop,
+                open_uploads={},
+                on_event=progress.moved,
+            )
+        except ObjectConflictError:
+            if sidecar.file.kind != "participant":
+                raise
+            services.stop.clear()
+            warnings.append("a different participant.txt arrived in the bucket meanwhile and stays")
+    return sent
+
+
+def _item(planned: PlannedFile) -> UploadItem:
+    return UploadItem(
+        source_of(planned.file),
+        planned.key,
+        sha256=planned.sha256,
+        replace_etag=planned.etag if planned.action == "replace" else None,
+        data=planned.data,
+    )
+
+
+def _file_rows(plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, FileRow]:
+    """A row for each file that is in the bucket now, by path."""
+    rows: dict[str, FileRow] = {}
+    for planned in plan.files:
+        path, size = planned.file.path, planned.file.size_bytes
+        result = done.get(path)
+        if result is not None:
+            rows[path] = FileRow(path, planned.key, size, result.sha256, result.etag, result.evidence)
+        else:
+            rows[path] = FileRow(path, planned.key, size, planned.sha256, planned.etag, planned.evidence or "size")
+    for file in plan.in_bucket:
+        rows[file.path] = FileRow(file.path, file.key, file.size_bytes, file.sha256, file.etag, file.evidence)
+    return rows
+
+
+def _prove(services: Services, plan: IngestPlan, files: Mapping[str, FileRow], sidecars: Sequence[Uploaded]) -> None:
+    """Before the rows: list once more, and find every object as it was left."""
+    listing = {info.key: info for info in services.raw.list(f"{services.raw_prefix}{plan.rec_id}/")}
+    expected = {row.key: (row.size_bytes, row.etag) for row in files.values()}
+    expected |= {item.item.key: (item.item.file.size_bytes, item.etag) for item in sidecars}
+    missing = [
+        key
+        for key, (size, etag) in expected.items()
+        if key not in listing or listing[key].size_bytes != size or listing[key].etag != etag
+    ]
+    if missing:
+        raise MissingFilesError(
+            f"{plan.rec_id}: the bucket does not hold what was just sent: {', '.join(missing[:20])}",
+            hint="Nothing was registered. Somebody deletes or replaces objects, or the server loses them: find out before"
+            " running the same command again.",
+            paths=tuple(missing),
+        )
+
+
+def _check_directory(local: LocalRecording, key_prefix: str) -> None:
+    """Before the rows: the directory is still what was read. Raises ``FileChangedError`` otherwise."""
+    now = scan_recording(local.root, manifest=local.manifest, key_prefix=key_prefix)
+    before = {(file.path, file.size_bytes, file.mtime_ns) for file in local.scan.files}
+    changed = sorted(
+        {entry[0] for entry in before ^ {(file.path, file.size_bytes, file.mtime_ns) for file in now.files}}
+    )
+    if changed:
+        raise FileChangedError(
+            f"{local.rec_id} is still being written: {', '.join(shown(path) for path in changed[:20])} changed meanwhile",
+            hint="Nothing was registered. Wait until the copy or the rig is done, then run the same command again:"
+            " files that did not change are skipped.",
+            path=changed[0],
+        )
+
+
+def _registration(catalog: Catalog, request: Request, plan: IngestPlan, files: Mapping[str, FileRow]) -> Registration:
+    local = request.local
+    workers: dict[str, list[FileRow]] = {}
+    for file in local.scan.raw:
+        workers.setdefault(file.worker, []).append(files[file.path])
+    for there in plan.in_bucket:
+        if there.worker:
+            workers.setdefault(there.worker, []).append(files[there.path])
+    raw = [row.sha256 for rows in workers.values() for row in rows]
+    stated = plan.recording_hash
+    recording_hash = stated or derive_recording_hash(sha256 for sha256 in raw if sha256)
+    raw_paths = {file.path for file in local.scan.raw}
+    extra = {
+        planned.file.path: [planned.file.size_bytes, files[planned.file.path].sha256]
+        for planned in plan.files
+        if planned.file.path not in raw_paths
+    }
+    row = replace(
+        _recording_row(request, recording_hash, extra),
+        registered_at=datetime.now(UTC),
+        registered_by=catalog.home.author.by,
+    )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    modalities = tuple(
+        replace(_modality(local, worker, rows), recording_hash=recording_hash, metadata={REGISTERED_AT_KEY: now})
+        for worker, rows in sorted(workers.items())
+    )
+    participants = (request.participant,) if request.participant else ()
+    return Registration(row, modalities, participants, local.manifest.recording_hash, request.options.overwrite)
+
+
+def _recording_row(
+    request: Request, recording_hash: str, extra: Mapping[str, Sequence[int | str | None]]
+) -> RecordingRow:
+    local = request.local
+    times = local.times
+    metadata = {"manifest_recording_id": local.rec_id} | dict.fromkeys(times.flags, "true")
+    if local.manifest.expected_nodes:
+        metadata["nodes"] = ",".join(local.manifest.expected_nodes)
+    if extra:
+        metadata[AUXILIARY_KEY] = auxiliary_text(extra)
+    return RecordingRow(
+        recording_hash=recording_hash,
+        rec_id=local.rec_id,
+        started_at=times.started_at,
+        ended_at=times.ended_at,
+        duration_s=times.duration_s,
+        participant_ids=(participant_id(request.participant),) if request.participant else (),
+        metadata=metadata,
+    )
+
+
+def _workers(local: LocalRecording) -> list[str]:
+    return sorted({file.worker for file in local.scan.raw})
+
+
+def _local_rows(local: LocalRecording, worker: str, hashes: Mapping[str, str]) -> list[FileRow]:
+    return [
+        FileRow(file.path, "", file.size_bytes, hashes.get(file.path) or local.stated_sha256(file.path))
+        for file in local.scan.raw
+        if file.worker == worker
+    ]
+
+
+def _local_auxiliary(local: LocalRecording) -> dict[str, list[int | str | None]]:
+    return {
+        file.path: [file.size_bytes, local.stated_sha256(file.path)]
+        for file in local.data_files
+        if file.kind == "auxiliary"
+    }
+
+
+def _modality(local: LocalRecording, worker: str, files: Sequence[FileRow]) -> ModalityRow:
+    identity = local.manifest.worker_identity(worker)
+    return ModalityRow(
+        recording_hash="",
+        modality=identity.modality,
+        worker_id=identity.worker_id,
+        node=identity.node,
+        files=tuple(sorted(files, key=lambda file: file.path)),
+        bytes=sum(file.size_bytes for file in files),
+    )
+
+
+def _registered_at(existing: RecordingRow, item: ModalityRow) -> float:
+    text = item.metadata.get(REGISTERED_AT_KEY)
+    moment = datetime.fromisoformat(text) if text else existing.registered_at
+    return moment.timestamp() if moment else float("-inf")
+
+
+def _clean_participant(name: str | None) -> str | None:
+    """As given, but for whitespace; None and the empty name are unknown."""
+    return parse_participant(name.encode("utf-8", "surrogatepass"), source="participant") if name else None

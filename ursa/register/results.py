@@ -1,0 +1,131 @@
+"""What an ingest plans and what it did, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from ursa.catalog.rows import RecordingRow
+from ursa.recording import LocalFile
+from ursa.store.protocol import Evidence
+
+
+class Action(StrEnum):
+    """What a registration does to the catalog."""
+
+    CREATED = "created"
+    MERGED = "merged"
+    OVERWRITTEN = "overwritten"
+
+
+class Existing(StrEnum):
+    """What to do with a recording that is registered already."""
+
+    ERROR = "error"
+    SKIP = "skip"
+    OVERWRITE = "overwrite"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file on the disk and what happens to it.
+
+    ``skip``: the bucket holds this content, proven as well as ``evidence`` says. ``upload``: there is no such object.
+    ``replace``: the object with ``etag`` holds other content and may be replaced. ``keep``: a peer's object stays.
+    """
+
+    file: LocalFile
+    key: str
+    action: Literal["upload", "skip", "replace", "keep"]
+    sha256: str | None = None
+    etag: str | None = None
+    evidence: Evidence | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def sends(self) -> bool:
+        """Whether bytes move."""
+        return self.action in ("upload", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketFile:
+    """A listed file that is not on this disk but in the bucket, with the listed size."""
+
+    path: str
+    key: str
+    size_bytes: int
+    sha256: str | None
+    etag: str
+    evidence: Evidence
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPlan:
+    """All that an ingest will do, before a byte has moved. ``--dry-run`` prints it; ``ingest`` executes it."""
+
+    rec_id: str
+    recording_hash: str | None
+    action: Action
+    files: tuple[PlannedFile, ...]
+    sidecars: tuple[PlannedFile, ...]
+    in_bucket: tuple[BucketFile, ...]
+    absent_nodes: tuple[str, ...]
+    participant: str | None
+    unlisted: tuple[str, ...]
+    junk: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def sends(self) -> tuple[PlannedFile, ...]:
+        """Files and sidecars that will be sent, in the order in which they start."""
+        return tuple(item for item in (*self.files, *self.sidecars) if item.sends)
+
+    @property
+    def bytes_to_send(self) -> int:
+        """What will be sent, bytes."""
+        return sum(item.file.size_bytes for item in self.sends)
+
+    @property
+    def skips(self) -> tuple[PlannedFile, ...]:
+        """Files and sidecars that need not be sent."""
+        return tuple(item for item in (*self.files, *self.sidecars) if not item.sends)
+
+    @property
+    def files_skipped(self) -> int:
+        """How many files the bucket has already."""
+        return len(self.skips) + len(self.in_bucket)
+
+    @property
+    def bytes_skipped(self) -> int:
+        """Their bytes."""
+        return sum(item.file.size_bytes for item in self.skips) + sum(item.size_bytes for item in self.in_bucket)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What an ingest did.
+
+    ``files_uploaded`` and ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
+    participant.txt). ``unlisted``: files that no manifest lists, uploaded all the same. ``junk``: files left on the
+    disk (``.DS_Store`` and the like). ``requests``: by billing class, to the raw and assets buckets through the
+    store (deltalake's own are not seen). ``paused`` is False here; the rig's daemon sets it. Sizes in bytes.
+    """
+
+    recording: RecordingRow
+    files_uploaded: int
+    files_skipped: int
+    bytes_uploaded: int
+    paused: bool = False
+    action: Action = Action.CREATED
+    bytes_skipped: int = 0
+    unlisted: int = 0
+    junk: int = 0
+    requests: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    unlisted_files: tuple[str, ...] = ()
+    absent_nodes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

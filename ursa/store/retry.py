@@ -1,0 +1,130 @@
+"""Retries around any store: full jitter, Retry-After, one budget for everything that shares a policy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import tenacity
+
+from ursa.store.protocol import ObjectInfo, OpenUpload, Part, PutResult, Store, TransientError
+
+T = TypeVar("T")
+
+
+@dataclass
+class RetryPolicy:
+    """When to stop trying. Seconds; ``attempts`` a request; ``budget`` retries altogether.
+
+    The defaults end a command within two minutes when a server can't be reached at all, and let a long run through
+    a few minutes of an ailing one.
+    """
+
+    attempts: int = 8
+    max_delay_s: float = 20.0
+    request_deadline_s: float = 75.0
+    budget: int = 1000
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _spent: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def spend(self) -> bool:
+        """Take one retry from the budget; False when it is used up."""
+        with self._lock:
+            self._spent += 1
+            return self._spent <= self.budget
+
+    def call(self, action: Callable[[], T]) -> T:
+        """Run ``action``, again after every ``TransientError`` for as long as the policy lets it."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._again),
+            wait=self._wait,
+            stop=tenacity.stop_after_attempt(self.attempts) | tenacity.stop_after_delay(self.request_deadline_s),
+            sleep=tenacity.sleep_using_event(self.stopped),
+            reraise=True,
+        )
+        return retrying(action)
+
+    def _again(self, error: BaseException) -> bool:
+        return isinstance(error, TransientError) and not self.stopped.is_set() and self.spend()
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        jitter = tenacity.wait_random_exponential(multiplier=0.2, max=self.max_delay_s)(state)
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, TransientError) else None
+        return max(jitter, min(asked or 0.0, 60.0))
+
+
+class RetryingStore:
+    """A ``Store`` that tries again what another store says is worth trying again.
+
+    A conditional write whose first reply was lost comes back as ``PreconditionFailedError``: the caller compares
+    what is there with what it sent, as it must after any lost race.
+    """
+
+    def __init__(self, inner: Store, policy: RetryPolicy) -> None:
+        self._inner = inner
+        self._policy = policy
+
+    @property
+    def uri(self) -> str:
+        return self._inner.uri
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        # A listing is small beside what it guards: fetch it whole, so that a retry cannot repeat half of it.
+        return iter(self._policy.call(lambda: list(self._inner.list(prefix))))
+
+    def list_prefixes(self, prefix: str) -> Iterator[str]:
+        return iter(self._policy.call(lambda: list(self._inner.list_prefixes(prefix))))
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._policy.call(lambda: self._inner.head(key))
+
+    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        return self._policy.call(lambda: self._inner.read(key))
+
+    def stream(
+        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
+    ) -> Iterator[bytes]:
+        position = start
+        failures = 0
+        while True:
+            blocks = self._inner.stream(key, start=position, end=end, if_match=if_match)
+            try:
+                while (block := next(blocks, None)) is not None:
+                    failures = 0
+                    position += len(block)
+                    yield block
+            except TransientError:
+                failures += 1
+                if failures >= self._policy.attempts or self._policy.stopped.is_set() or not self._policy.spend():
+                    raise
+                self._policy.stopped.wait(min(0.2 * 2**failures, self._policy.max_delay_s))
+                continue
+            return
+
+    def put(self, key: str, body: bytes, **options: Any) -> PutResult:
+        return self._policy.call(lambda: self._inner.put(key, body, **options))
+
+    def delete(self, key: str) -> None:
+        self._policy.call(lambda: self._inner.delete(key))
+
+    def create_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> str:
+        return self._policy.call(lambda: self._inner.create_upload(key, metadata=metadata))
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: str) -> Part:
+        return self._policy.call(lambda: self._inner.upload_part(key, upload_id, number, body, md5=md5))
+
+    def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        return self._policy.call(lambda: self._inner.list_parts(key, upload_id))
+
+    def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+        return iter(self._policy.call(lambda: list(self._inner.list_uploads(prefix))))
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part], **options: Any) -> str:
+        return self._policy.call(lambda: self._inner.complete_upload(key, upload_id, parts, **options))
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        self._policy.call(lambda: self._inner.abort_upload(key, upload_id))

@@ -1,0 +1,496 @@
+"""An S3 server as a store, written for Cloudflare R2 and true to any server that speaks the API.
+
+Single-request writes go through obstore (Rust: a third of the CPU of boto3 a request, see ``docs/performance.md``),
+everything with state through boto3. Neither is visible above this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import boto3
+import botocore.session
+import obstore
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PreconditionError,
+)
+from obstore.store import S3Store as RustStore
+
+from ursa.credentials import Credentials
+from ursa.errors import CredentialsError, StorageError, UrsaError
+from ursa.store.counting import RequestCounter
+from ursa.store.protocol import (
+    SHA256_KEY,
+    NoSuchUploadError,
+    NotFoundError,
+    ObjectInfo,
+    OpenUpload,
+    Part,
+    PreconditionFailedError,
+    PutResult,
+    TransientError,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+
+_BLOCK_BYTES = 1 << 20
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 60
+# Credentials younger than this are not read again when a server refuses them: they are simply wrong.
+_FRESH_S = 60.0
+_CLASS_B = {"GetObject", "HeadObject"}
+
+_AUTH_CODES = {
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+    "Unauthorized",
+    "401",
+    "403",
+}
+_TRANSIENT_CODES = {
+    "ConditionalRequestConflict",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "TooManyRequests",
+    "429",
+    "500",
+    "502",
+    "503",
+    "504",
+}
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """Where a bucket is. ``role`` names the credentials in messages."""
+
+    endpoint_url: str
+    bucket: str
+    region: str
+    role: str
+
+
+@dataclass(frozen=True)
+class _Clients:
+    boto: S3Client
+    rust: RustStore
+    made_at: float
+
+
+class S3Store:
+    """A ``Store`` in one bucket of an S3 server.
+
+    Args:
+        location: endpoint, bucket and region.
+        credentials: returns them; called with True to read them again. Not called before the first request.
+        counter: counts every request that goes out, retries included.
+    """
+
+    def __init__(
+        self, location: S3Location, credentials: Callable[[bool], Credentials], counter: RequestCounter
+    ) -> None:
+        self._at = location
+        self._credentials = credentials
+        self._counter = counter
+        self._clients: _Clients | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self._at.bucket}"
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        for page in self._pages("list_objects_v2", Prefix=prefix):
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(item["Key"], item["Size"], _unquote(item["ETag"]), item["LastModified"])
+
+    def list_prefixes(self, prefix: str) -> Iterator[str]:
+        for page in self._pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
+            yield from (item["Prefix"] for item in page.get("CommonPrefixes", ()))
+
+    def head(self, key: str) -> ObjectInfo:
+        reply = self._call("head", key, lambda s3: s3.head_object(Bucket=self._at.bucket, Key=key))
+        return ObjectInfo(
+            key, reply["ContentLength"], _unquote(reply["ETag"]), reply["LastModified"], reply.get("Metadata", {})
+        )
+
+    def read(self, key: str) -> tuple[bytes, ObjectInfo]:
+        def action(s3: S3Client) -> tuple[bytes, ObjectInfo]:
+            reply = s3.get_object(Bucket=self._at.bucket, Key=key)
+            info = ObjectInfo(
+                key, reply["ContentLength"], _unquote(reply["ETag"]), reply["LastModified"], reply.get("Metadata", {})
+            )
+            return reply["Body"].read(), info
+
+        return self._call("read", key, action)
+
+    def stream(
+        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
+    ) -> Iterator[bytes]:
+        if end is not None and end <= start:
+            return
+        options: dict[str, Any] = {"Bucket": self._at.bucket, "Key": key}
+        if start or end is not None:
+            options["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        if if_match is not None:
+            options["IfMatch"] = f'"{if_match}"'
+        reply = self._call("read", key, lambda s3: s3.get_object(**options))
+        body = reply["Body"]
+        try:
+            with self._words("read", key):
+                while block := body.read(_BLOCK_BYTES):
+                    yield block
+        finally:
+            body.close()
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        sha256: str,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> PutResult:
+        metadata = dict(metadata or {}) | {SHA256_KEY: sha256}
+        if if_match is None:
+            with contextlib.suppress(InvalidPathError):
+                return self._rust_put(key, body, if_absent, metadata)
+        condition = _condition(if_absent, if_match)
+        reply = self._call(
+            "write",
+            key,
+            lambda s3: s3.put_object(
+                Bucket=self._at.bucket,
+                Key=key,
+                Body=body,
+                Metadata=metadata,
+                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                **condition,
+            ),
+        )
+        return _put_result(_unquote(reply["ETag"]), body, reply.get("ChecksumSHA256"))
+
+    def delete(self, key: str) -> None:
+        self._call("delete", key, lambda s3: s3.delete_object(Bucket=self._at.bucket, Key=key))
+
+    def create_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> str:
+        reply = self._call(
+            "start a multipart upload of",
+            key,
+            lambda s3: s3.create_multipart_upload(Bucket=self._at.bucket, Key=key, Metadata=dict(metadata or {})),
+        )
+        return str(reply["UploadId"])
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: str) -> Part:
+        reply = self._call(
+            f"write part {number} of",
+            key,
+            lambda s3: s3.upload_part(
+                Bucket=self._at.bucket,
+                Key=key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=body,
+                ContentMD5=base64.b64encode(bytes.fromhex(md5)).decode(),
+            ),
+        )
+        return Part(number, len(body), _unquote(reply["ETag"]))
+
+    def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        return [
+            Part(item["PartNumber"], item["Size"], _unquote(item["ETag"]))
+            for page in self._pages("list_parts", Key=key, UploadId=upload_id)
+            for item in page.get("Parts", ())
+        ]
+
+    def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+        for page in self._pages("list_multipart_uploads", Prefix=prefix):
+            for item in page.get("Uploads", ()):
+                yield OpenUpload(item["Key"], item["UploadId"], item.get("Initiated"))
+
+    def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> str:
+        condition = _condition(if_absent, if_match)
+        reply = self._call(
+            "complete a multipart upload of",
+            key,
+            lambda s3: s3.complete_multipart_upload(
+                Bucket=self._at.bucket,
+                Key=key,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]},
+                **condition,
+            ),
+        )
+        return _unquote(reply["ETag"])
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        with contextlib.suppress(NoSuchUploadError, NotFoundError):
+            self._call(
+                "abort a multipart upload of",
+                key,
+                lambda s3: s3.abort_multipart_upload(Bucket=self._at.bucket, Key=key, UploadId=upload_id),
+            )
+
+    def _rust_put(self, key: str, body: bytes, if_absent: bool, metadata: dict[str, str]) -> PutResult:
+        mode: Any = "create" if if_absent else "overwrite"
+
+        def action(clients: _Clients) -> PutResult:
+            self._counter.class_a()
+            reply = obstore.put(clients.rust, key, body, mode=mode, use_multipart=False, attributes=metadata)
+            return _put_result(_unquote(reply["e_tag"] or ""), body, None)
+
+        return self._attempt("write", key, action)
+
+    def _pages(self, operation: str, **options: Any) -> Iterator[Any]:
+        key = options.get("Key") or options.get("Prefix", "")
+
+        def start(s3: S3Client) -> Iterator[Any]:
+            return iter(s3.get_paginator(operation).paginate(Bucket=self._at.bucket, **options))  # type: ignore[call-overload]
+
+        pages = self._call("list", key, start)
+        # The credentials are used when the first page is fetched, so that is what may have to be done again.
+        first = self._call("list", key, lambda s3: next(pages if self._is_current(s3) else start(s3), None))
+        if first is None:
+            return
+        yield first
+        while (page := self._call("list", key, lambda _s3: next(pages, None))) is not None:
+            yield page
+
+    def _is_current(self, client: S3Client) -> bool:
+        return self._clients is not None and self._clients.boto is client
+
+    def _call(self, operation: str, key: str, action: Callable[[S3Client], T]) -> T:
+        return self._attempt(operation, key, lambda clients: action(clients.boto))
+
+    def _attempt(self, operation: str, key: str, action: Callable[[_Clients], T]) -> T:
+        """Run one request; where old credentials are refused, read them again once (a long run outlives a token)."""
+        clients = self._connected()
+        try:
+            with self._words(operation, key):
+                return action(clients)
+        except CredentialsError:
+            if time.monotonic() - clients.made_at < _FRESH_S:
+                raise
+        with self._words(operation, key):
+            return action(self._connected(replacing=clients))
+
+    def _connected(self, replacing: _Clients | None = None) -> _Clients:
+        with self._lock:
+            if self._clients is None or self._clients is replacing:
+                secret = self._credentials(replacing is not None)
+                self._clients = _Clients(self._boto_client(secret), self._rust_client(secret), time.monotonic())
+            return self._clients
+
+    def _boto_client(self, secret: Credentials) -> S3Client:
+        # What ursa connects to comes from its own config: no AWS_PROFILE, no ~/.aws/config.
+        core = botocore.session.Session(
+            session_vars={"profile": (None, None, None, None), "config_file": (None, None, None, None)}
+        )
+        client = boto3.Session(botocore_session=core).client(
+            "s3",
+            endpoint_url=self._at.endpoint_url,
+            region_name=self._at.region,
+            aws_access_key_id=secret.access_key_id,
+            aws_secret_access_key=secret.secret_access_key,
+            aws_session_token=secret.session_token,
+            config=Config(
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                read_timeout=_READ_TIMEOUT_S,
+                retries={"total_max_attempts": 1},
+                max_pool_connections=128,
+                tcp_keepalive=True,
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                # Parts carry Content-MD5 and their ETags are compared: signing the payload as well proves nothing new.
+                s3={"addressing_style": "path", "payload_signing_enabled": False},
+            ),
+        )
+        client.meta.events.register("before-send.s3", self._count)
+        return client
+
+    def _rust_client(self, secret: Credentials) -> RustStore:
+        return RustStore(
+            self._at.bucket,
+            endpoint=self._at.endpoint_url,
+            region=self._at.region,
+            access_key_id=secret.access_key_id,
+            secret_access_key=secret.secret_access_key,
+            # Empty rather than absent: absent would let AWS_SESSION_TOKEN of the environment in.
+            session_token=secret.session_token or "",
+            virtual_hosted_style_request=False,
+            checksum_algorithm="SHA256",
+            conditional_put="etag",
+            skip_signature=False,
+            retry_config={"max_retries": 0},
+            client_options={"allow_http": True, "connect_timeout": f"{_CONNECT_TIMEOUT_S}s", "timeout": "300s"},
+        )
+
+    def _count(self, event_name: str, **_: Any) -> None:
+        operation = event_name.rpartition(".")[2]
+        if operation in _CLASS_B:
+            self._counter.class_b()
+        else:
+            self._counter.class_a()
+
+    @contextlib.contextmanager
+    def _words(self, operation: str, key: str) -> Iterator[None]:
+        """Turn what the two clients raise into ursa's errors, with words."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._from_client_error(error, operation, key) from None
+        except (AlreadyExistsError, PreconditionError):
+            raise self._from_code("PreconditionFailed", 412, "", operation, key) from None
+        except InvalidPathError:
+            raise
+        except BaseError as error:
+            raise self._from_rust(str(error), operation, key) from None
+        except SSLError as error:
+            raise StorageError(
+                f"can't {operation} {self._at.endpoint_url}: the TLS certificate was not accepted ({error})",
+                hint="Check the endpoint's name and this machine's clock and certificates.",
+                key=key,
+                operation=operation,
+            ) from None
+        except (HTTPClientError, BotoCoreError, OSError) as error:
+            raise self._unreachable(str(error), operation, key) from None
+
+    def _from_client_error(self, error: ClientError, operation: str, key: str) -> UrsaError:
+        detail = error.response.get("Error", {})
+        meta = error.response.get("ResponseMetadata", {})
+        retry_after = _seconds(meta.get("HTTPHeaders", {}).get("retry-after"))
+        return self._from_code(
+            detail.get("Code", ""),
+            meta.get("HTTPStatusCode", 0),
+            detail.get("Message", ""),
+            operation,
+            key,
+            retry_after,
+        )
+
+    def _from_rust(self, text: str, operation: str, key: str) -> UrsaError:
+        status = re.search(r"status code: (\d{3})", text)
+        code = re.search(r"<Code>([^<]{1,80})</Code>", text)
+        message = re.search(r"<Message>([^<]{1,300})</Message>", text)
+        if status is None:
+            return self._unreachable(_last_cause(text), operation, key)
+        return self._from_code(
+            code[1] if code else status[1], int(status[1]), message[1] if message else "", operation, key
+        )
+
+    def _from_code(
+        self, code: str, status: int, message: str, operation: str, key: str, retry_after_s: float | None = None
+    ) -> UrsaError:
+        where = f"{self.uri}/{key}"
+        fields: dict[str, Any] = {"key": key, "operation": operation}
+        if status == 412 or code == "PreconditionFailed":
+            return PreconditionFailedError(f"can't {operation} {where}: somebody else wrote it first", **fields)
+        if code == "NoSuchUpload":
+            return NoSuchUploadError(f"can't {operation} {where}: the multipart upload is gone", **fields)
+        if code == "NoSuchBucket":
+            return StorageError(
+                f"there is no bucket {self._at.bucket} at {self._at.endpoint_url}",
+                hint="Check raw.bucket and assets.bucket with `ursa config show`, or create the bucket.",
+                **fields,
+            )
+        if code == "RequestTimeTooSkewed":
+            return StorageError(
+                f"can't {operation} {where}: this machine's clock is too far from the server's",
+                hint="Set the clock (turn on network time), then run the same command again.",
+                **fields,
+            )
+        if code in _TRANSIENT_CODES or status in (429, 500, 502, 503, 504):
+            return TransientError(
+                f"can't {operation} {where}: the server answered {code or status} {message}".rstrip(),
+                hint="The server is ailing or busy; run the same command again later, it goes on where it stopped.",
+                retry_after_s=retry_after_s,
+                **fields,
+            )
+        if code in _AUTH_CODES or status in (401, 403):
+            return self._refused(code, message, operation, where)
+        if status == 404:
+            return NotFoundError(f"there is no object {where}", **fields)
+        return StorageError(
+            f"can't {operation} {where}: the server answered {code or status} {message}".rstrip(), **fields
+        )
+
+    def _refused(self, code: str, message: str, operation: str, where: str) -> CredentialsError:
+        expired = code in ("ExpiredToken", "TokenRefreshRequired")
+        return CredentialsError(
+            f"can't {operation} {where}: the server refuses the credentials of role {self._at.role}"
+            f" ({'they have expired' if expired else ' '.join(filter(None, (code, message)))})",
+            hint=f"Check credentials.roles.{self._at.role} in the config (`ursa config show`) and what that key may do.",
+            role=self._at.role,
+        )
+
+    def _unreachable(self, text: str, operation: str, key: str) -> TransientError:
+        return TransientError(
+            f"can't {operation} {self.uri}/{key}: no answer from {self._at.endpoint_url} ({text})",
+            hint="Check the network and endpoint_url (`ursa config show`), then run the same command again:"
+            " it goes on where it stopped.",
+            key=key,
+            operation=operation,
+            unreachable=True,
+        )
+
+
+def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
+    if if_absent:
+        return {"IfNoneMatch": "*"}
+    return {} if if_match is None else {"IfMatch": f'"{if_match}"'}
+
+
+def _put_result(etag: str, body: bytes, checksum: str | None) -> PutResult:
+    if checksum is not None:
+        # The server echoes the checksum only where it computed and compared it.
+        return PutResult(etag, "sha256")
+    proven = etag == hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return PutResult(etag, "etag" if proven else "size")
+
+
+def _unquote(etag: str) -> str:
+    return etag.removeprefix("W/").strip('"')
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isdigit() else None
+
+
+def _last_cause(text: str) -> str:
+    """The innermost reason of a Rust error chain, in one line."""
+    first = text.split("\n\nDebug source", 1)[0]
+    return " ".join(first.split())[-200:]

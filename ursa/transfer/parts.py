@@ -1,0 +1,41 @@
+"""How large files are cut, and the ETags that this gives.
+
+Limits (S3 and R2): at most 10,000 parts, equal but for the last, at least 5 MiB each; an object at most 5 TiB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+MIB = 1 << 20
+SINGLE_PUT_BYTES = 16 * MIB
+"""Files up to this size go in one request."""
+MAX_PARTS = 10_000
+# What ursa, rclone, boto3, the aws command and s5cmd cut with when nobody tells them otherwise.
+COMMON_PART_BYTES = (5 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 50 * MIB, 64 * MIB)
+
+
+def part_bytes(size_bytes: int) -> int:
+    """The part size for a file of ``size_bytes``: 16 MiB, doubled until 10,000 parts suffice."""
+    size = SINGLE_PUT_BYTES
+    while size * MAX_PARTS < size_bytes:
+        size *= 2
+    return size
+
+
+def part_count(size_bytes: int, part_size_bytes: int) -> int:
+    """How many parts of ``part_size_bytes`` hold ``size_bytes``."""
+    return max(1, -(-size_bytes // part_size_bytes))
+
+
+def multipart_etag(md5s: Iterable[str]) -> str:
+    """The ETag of a multipart object: md5 over the binary md5s of its parts, and their number."""
+    digests = [bytes.fromhex(md5) for md5 in md5s]
+    return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
+
+
+def likely_part_sizes(size_bytes: int, count: int) -> tuple[int, ...]:
+    """The usual part sizes that cut ``size_bytes`` into ``count`` parts."""
+    sizes = dict.fromkeys((part_bytes(size_bytes), *COMMON_PART_BYTES))
+    return tuple(size for size in sizes if part_count(size_bytes, size) == count)

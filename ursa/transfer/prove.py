@@ -1,0 +1,32 @@
+"""Proof that an object holds the bytes of a local file."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ursa.store import ObjectInfo, Store
+from ursa.store.protocol import Evidence
+from ursa.transfer.digest import Digest, is_md5
+
+
+def same_content(store: Store, found: ObjectInfo, local: Digest) -> Evidence | None:
+    """How well ``found`` is proven to hold ``local``; None where it holds something else.
+
+    The cheapest proof first: the ETag (no request), the sha256 that the uploader stored (one HEAD; not believed
+    against an md5 ETag that says otherwise), at last the bytes themselves, read back and hashed.
+    """
+    if found.size_bytes != local.size_bytes:
+        return None
+    if found.etag in local.etags:
+        return "etag"
+    if not is_md5(found.etag) and store.head(found.key).sha256 == local.sha256:
+        return "sha256"
+    return read_back(store, found.key, local.sha256)
+
+
+def read_back(store: Store, key: str, sha256: str) -> Evidence | None:
+    """Read an object and hash it: ``"sha256"`` where it is equal, else None."""
+    hasher = hashlib.sha256()
+    for block in store.stream(key):
+        hasher.update(block)
+    return "sha256" if hasher.hexdigest() == sha256 else None

@@ -1,0 +1,372 @@
+"""Uploads: put-if-absent, hashed while they are sent, proven, and resumed inside a file by any process."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+from ursa.errors import ChecksumMismatchError, ObjectConflictError, StorageError
+from ursa.store import NoSuchUploadError, NotFoundError, OpenUpload, Part, PreconditionFailedError, Store
+from ursa.store.protocol import SHA256_KEY, Evidence
+from ursa.transfer.digest import Digest, SourceFile, check_unchanged, opened, read_exactly, read_whole
+from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.parts import MAX_PARTS, MIB, SINGLE_PUT_BYTES, multipart_etag, part_bytes, part_count
+from ursa.transfer.prove import read_back, same_content
+
+_LARGE_FILES_AT_ONCE: Final = 2  # reading ahead in more files than this makes a network disk seek
+_IN_FLIGHT_GRACE_S: Final = 75.0  # a little over the read timeout of a request
+
+
+@dataclass(frozen=True, slots=True)
+class UploadItem:
+    """A file to send.
+
+    ``sha256``: what the manifest states, or None. ``replace_etag``: the object that this one may replace; None means
+    put-if-absent. ``data``: the content, where somebody has read it already.
+    """
+
+    file: SourceFile
+    key: str
+    sha256: str | None = None
+    replace_etag: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A file that is in the store. ``sent`` is False where somebody else had put the same content there first."""
+
+    item: UploadItem
+    sha256: str
+    etag: str
+    evidence: Evidence
+    sent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Bytes of one file that are in the store now; ``resumed`` of them had been sent by an earlier run."""
+
+    item: UploadItem
+    bytes_done: int
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One file is done."""
+
+    result: Uploaded
+
+
+UploadEvent = Moved | Finished
+
+
+def upload(
+    engine: Engine,
+    store: Store,
+    items: Sequence[UploadItem],
+    *,
+    stop: Stop,
+    open_uploads: Mapping[str, Sequence[OpenUpload]],
+    on_event: Callable[[UploadEvent], object],
+) -> list[Uploaded]:
+    """Send ``items``; returns them in the same order, each proven to be there.
+
+    Events come in the calling thread, in order. The first error stops the rest: nothing new starts, what is in flight
+    ends, and the error is raised. So does an exception of ``on_event``, and a KeyboardInterrupt.
+
+    Raises:
+        FileChangedError: a file is being written; no object was made of it.
+        ChecksumMismatchError: a file is not what its manifest states; no object was made of it.
+        ObjectConflictError: the bucket has other content under a key.
+        StorageError: the store or the disk failed for good.
+    """
+    run = _Run(engine, store, stop, open_uploads)
+    return run.execute(items, on_event)
+
+
+class _Run:
+    def __init__(
+        self, engine: Engine, store: Store, stop: Stop, open_uploads: Mapping[str, Sequence[OpenUpload]]
+    ) -> None:
+        self.engine = engine
+        self.store = store
+        self.stop = stop
+        self.open_uploads = open_uploads
+        self.events: queue.SimpleQueue[UploadEvent | None] = queue.SimpleQueue()
+
+    def execute(self, items: Sequence[UploadItem], on_event: Callable[[UploadEvent], object]) -> list[Uploaded]:
+        results: dict[str, Uploaded] = {}
+        lanes = self._start_lanes(items)
+        try:
+            for event in self._events_until_done(lanes):
+                if isinstance(event, Finished):
+                    results[event.result.item.key] = event.result
+                on_event(event)
+        except BaseException:
+            self.stop.set()
+            for lane in lanes:
+                lane.join(_IN_FLIGHT_GRACE_S)
+            raise
+        if self.stop.error is not None:
+            raise self.stop.error
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        return [results[item.key] for item in items]
+
+    def _start_lanes(self, items: Sequence[UploadItem]) -> list[threading.Thread]:
+        """Feeders beside the pool: what waits for memory must not hold a thread that would free some."""
+        large: queue.SimpleQueue[UploadItem] = queue.SimpleQueue()
+        small = [item for item in items if item.file.size_bytes <= SINGLE_PUT_BYTES]
+        for item in items:
+            if item.file.size_bytes > SINGLE_PUT_BYTES:
+                large.put(item)
+        lanes = [threading.Thread(target=self._guarded, args=(lambda: self._send_small(small),), daemon=True)]
+        lanes += [
+            threading.Thread(target=self._guarded, args=(lambda: self._send_large(large),), daemon=True)
+            for _ in range(min(_LARGE_FILES_AT_ONCE, len(items) - len(small)))
+        ]
+        for lane in lanes:
+            lane.start()
+        return lanes
+
+    def _events_until_done(self, lanes: Sequence[threading.Thread]) -> Iterator[UploadEvent]:
+        running = len(lanes)
+        while running:
+            event = self.events.get()
+            if event is None:
+                running -= 1
+            else:
+                yield event
+
+    def _guarded(self, lane: Callable[[], None]) -> None:
+        try:
+            lane()
+        except BaseException as error:  # noqa: BLE001  (handed to the calling thread, which raises it)
+            self.stop.fail(error)
+        finally:
+            self.events.put(None)
+
+    def _send_small(self, items: Sequence[UploadItem]) -> None:
+        pending: list[Future[None]] = []
+        for item in items:
+            size = item.file.size_bytes
+            if self.stop.is_set() or not self.engine.memory.acquire(size, self.stop):
+                break
+            pending.append(self.engine.submit(lambda item=item: self._small_task(item)))  # type: ignore[misc]
+        for future in pending:
+            future.result()
+
+    def _small_task(self, item: UploadItem) -> None:
+        try:
+            if not self.stop.is_set():
+                result = self._put(item)
+                self.events.put(Moved(item, item.file.size_bytes))
+                self.events.put(Finished(result))
+        except BaseException as error:
+            self.stop.fail(error)
+            raise
+        finally:
+            self.engine.memory.release(item.file.size_bytes)
+
+    def _put(self, item: UploadItem) -> Uploaded:
+        data = read_whole(item.file) if item.data is None else item.data
+        sha256 = hashlib.sha256(data).hexdigest()
+        check_stated(item, sha256)
+        self.engine.bandwidth.wait(len(data), self.stop)
+        try:
+            put = self.store.put(
+                item.key,
+                data,
+                sha256=sha256,
+                if_absent=item.replace_etag is None,
+                if_match=item.replace_etag,
+                metadata={SHA256_KEY: sha256},
+            )
+        except PreconditionFailedError:
+            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            return self._settle(item, Digest(len(data), sha256, frozenset({md5})))
+        evidence = put.evidence if put.evidence != "size" else self._read_back(item, sha256)
+        return Uploaded(item, sha256, put.etag, evidence)
+
+    def _settle(self, item: UploadItem, local: Digest) -> Uploaded:
+        """Somebody, perhaps this process in a request whose reply was lost, wrote the key first."""
+        try:
+            found = self.store.head(item.key)
+        except NotFoundError:
+            raise StorageError(
+                f"{item.key} was there a moment ago and is gone", key=item.key, operation="write"
+            ) from None
+        evidence = same_content(self.store, found, local)
+        if evidence is None:
+            raise conflict([item.key])
+        return Uploaded(item, local.sha256, found.etag, evidence, sent=False)
+
+    def _read_back(self, item: UploadItem, sha256: str) -> Evidence:
+        evidence = read_back(self.store, item.key, sha256)
+        if evidence is None:
+            raise StorageError(
+                f"{item.key} arrived damaged: what the store gives back is not what was sent",
+                hint="Run the same command with --replace-objects; if it happens again, the network or server is at fault.",
+                key=item.key,
+                operation="write",
+            )
+        return evidence
+
+    def _send_large(self, items: queue.SimpleQueue[UploadItem]) -> None:
+        while not self.stop.is_set():
+            try:
+                item = items.get_nowait()
+            except queue.Empty:
+                return
+            result = _LargeFile(self, item).send()
+            if result is not None:
+                self.events.put(Finished(result))
+
+
+class _LargeFile:
+    """One file in parts: read in order by this thread, sent by the pool."""
+
+    def __init__(self, run: _Run, item: UploadItem) -> None:
+        self.run = run
+        self.item = item
+        self.upload_id = ""
+        self.part_bytes = part_bytes(item.file.size_bytes)
+        self.arrived: Mapping[int, Part] = {}
+        self.md5s: dict[int, str] = {}
+        self.taken_over = False
+
+    def send(self) -> Uploaded | None:
+        self._take_over_or_create()
+        parts, sha256 = self._send_parts()
+        if self.run.stop.is_set():
+            return None
+        self._check_stated(sha256)
+        md5s = [self.md5s[number] for number in sorted(self.md5s)]
+        local = Digest(self.item.file.size_bytes, sha256, frozenset({multipart_etag(md5s)}))
+        try:
+            etag = self.run.store.complete_upload(
+                self.item.key,
+                self.upload_id,
+                parts,
+                if_absent=self.item.replace_etag is None,
+                if_match=self.item.replace_etag,
+            )
+        except (PreconditionFailedError, NoSuchUploadError):
+            return self.run._settle(self.item, local)
+        if etag in local.etags:
+            return Uploaded(self.item, sha256, etag, "etag")
+        return Uploaded(self.item, sha256, etag, self.run._read_back(self.item, sha256))
+
+    def _take_over_or_create(self) -> None:
+        """Take over the open upload that has most; nobody's is ever aborted here."""
+        best = 0
+        for candidate in self.run.open_uploads.get(self.item.key, ()):
+            try:
+                parts = {part.number: part for part in self.run.store.list_parts(self.item.key, candidate.upload_id)}
+            except NoSuchUploadError:
+                continue
+            size = self._cut_of(parts)
+            arrived = sum(part.size_bytes for part in parts.values())
+            if size and arrived > best:
+                best, self.upload_id, self.part_bytes, self.arrived = arrived, candidate.upload_id, size, parts
+        self.taken_over = best > 0
+        if not self.taken_over:
+            stated = {SHA256_KEY: self.item.sha256} if self.item.sha256 else {}
+            self.upload_id = self.run.store.create_upload(self.item.key, metadata=stated)
+
+    def _cut_of(self, parts: Mapping[int, Part]) -> int:
+        """The part size of an upload that somebody began, 0 where it does not suit this file."""
+        if not parts:
+            return 0
+        total = self.item.file.size_bytes
+        size = parts[1].size_bytes if 1 in parts else part_bytes(total)
+        if size < min(5 * MIB, total) or part_count(total, size) > MAX_PARTS or max(parts) > part_count(total, size):
+            return 0
+        fits = all(part.size_bytes == min(size, total - (part.number - 1) * size) for part in parts.values())
+        return size if fits else 0
+
+    def _send_parts(self) -> tuple[list[Part], str]:
+        sha256 = hashlib.sha256()
+        pending: list[Future[Part | None]] = []
+        total = self.item.file.size_bytes
+        with opened(self.item.file) as stream:
+            for number in range(1, part_count(total, self.part_bytes) + 1):
+                length = min(self.part_bytes, total - (number - 1) * self.part_bytes)
+                if self.run.stop.is_set() or not self.run.engine.memory.acquire(length, self.run.stop):
+                    break
+                try:
+                    data = read_exactly(self.item.file, stream, length)
+                    sha256.update(data)
+                except BaseException:
+                    self.run.engine.memory.release(length)
+                    raise
+                pending.append(self._submit(number, data))
+            # Everything read is sent before the file is left: an interrupted run leaves whole parts to take over.
+            parts = [part for future in pending if (part := future.result()) is not None]
+            check_unchanged(self.item.file, stream)
+        return parts, sha256.hexdigest()
+
+    def _submit(self, number: int, data: bytes) -> Future[Part | None]:
+        return self.run.engine.submit(lambda: self._part_task(number, data))
+
+    def _part_task(self, number: int, data: bytes) -> Part | None:
+        try:
+            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            self.md5s[number] = md5
+            there = self.arrived.get(number)
+            if there is not None and there.etag == md5:
+                self.run.events.put(Moved(self.item, len(data), resumed=len(data)))
+                return there
+            if self.run.stop.is_set():
+                return None
+            self.run.engine.bandwidth.wait(len(data), self.run.stop)
+            part = self.run.store.upload_part(self.item.key, self.upload_id, number, data, md5=md5)
+            self.run.events.put(Moved(self.item, len(data)))
+        except NoSuchUploadError:
+            # Another process completed it: what is there now is compared once all parts are read.
+            self.run.events.put(Moved(self.item, len(data)))
+            return Part(number, len(data), md5)
+        except BaseException as error:
+            self.run.stop.fail(error)
+            raise
+        finally:
+            self.run.engine.memory.release(len(data))
+        return part
+
+    def _check_stated(self, sha256: str) -> None:
+        try:
+            check_stated(self.item, sha256)
+        except ChecksumMismatchError:
+            if not self.taken_over:
+                self.run.store.abort_upload(self.item.key, self.upload_id)
+            raise
+
+
+def check_stated(item: UploadItem, sha256: str) -> None:
+    """Raise ``ChecksumMismatchError`` where a file is not what its manifest states."""
+    if item.sha256 is not None and item.sha256 != sha256:
+        raise ChecksumMismatchError(
+            f"{item.file.path} has sha256 {sha256}, the manifest states {item.sha256}",
+            hint="Nothing was registered. Copy the file from the rig again and run the same command.",
+            path=item.file.path,
+            expected=item.sha256,
+            found=sha256,
+        )
+
+
+def conflict(keys: Sequence[str]) -> ObjectConflictError:
+    """The error for keys under which the bucket holds other content."""
+    shown = ", ".join(keys[:20]) + (f" and {len(keys) - 20} more" if len(keys) > 20 else "")
+    return ObjectConflictError(
+        f"the bucket holds other content under {shown}",
+        hint="Nothing was overwritten and nothing was registered. Compare the two; where the disk is right, run again"
+        " with --replace-objects.",
+        keys=tuple(keys),
+    )
