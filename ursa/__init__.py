@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.3.0"
 
 if TYPE_CHECKING:
+    from ursa.catalog.overview import RecordingOverview
     from ursa.catalog.query import QueryResult
     from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
     from ursa.errors import (
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from ursa.fetch import DownloadResult
     from ursa.interface import DataInterface
     from ursa.manifest.hashing import derive_recording_hash
-    from ursa.register.results import Action, Existing, IngestPlan, IngestResult
+    from ursa.policies import Action, Existing
+    from ursa.register.results import IngestPlan, IngestResult
+    from ursa.register.several import Outcome
 
 _HOMES = {
     "ursa.catalog.query": ("QueryResult",),
@@ -63,7 +66,10 @@ _HOMES = {
     "ursa.fetch": ("DownloadResult",),
     "ursa.interface": ("DataInterface",),
     "ursa.manifest.hashing": ("derive_recording_hash",),
-    "ursa.register.results": ("Action", "Existing", "IngestPlan", "IngestResult"),
+    "ursa.policies": ("Action", "Existing"),
+    "ursa.register.results": ("IngestPlan", "IngestResult"),
+    "ursa.register.several": ("Outcome",),
+    "ursa.catalog.overview": ("RecordingOverview",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -88,10 +94,12 @@ __all__ = [
     "MissingFilesError",
     "ModalityRow",
     "ObjectConflictError",
+    "Outcome",
     "ParticipantRow",
     "QueryResult",
     "RecordingExistsError",
     "RecordingNotFoundError",
+    "RecordingOverview",
     "RecordingRow",
     "StorageError",
     "UploadProgress",

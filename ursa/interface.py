@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from ursa import __version__
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
+from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.tables import Author
@@ -21,10 +22,13 @@ from ursa.credentials import CredentialsProvider, provider_for
 from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
 from ursa.events import DownloadCallback, UploadCallback
 from ursa.fetch import DownloadResult, fetch
+from ursa.policies import Existing
+from ursa.recording import MANIFEST_NAME, read_participant
 from ursa.register import orchestrator
 from ursa.register.planning import Options
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult
+from ursa.register.several import Outcome, ingest_several
 from ursa.store import Store
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
@@ -151,6 +155,47 @@ class DataInterface:
         with self._running() as stop:
             return orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
 
+    def ingest_dirs(
+        self,
+        rec_dirs: Iterable[Path | str],
+        *,
+        participant: str | None = None,
+        existing: Existing | str = Existing.ERROR,
+        overwrite: bool = False,
+        replace_objects: bool = False,
+        trust_size: bool = False,
+        jobs: int = 1,
+        progress: UploadCallback | None = None,
+    ) -> Iterator[Outcome]:
+        """Path A for several directories; an ``Outcome`` each, in their order. One failure never stops the rest.
+
+        Args:
+            participant: for all of them; None reads each directory's ``participant.txt``.
+            existing: ``error`` or ``skip`` recordings that are registered with the same files, or ``overwrite``.
+            jobs: recordings in flight. With more than one, ``progress`` is called from several threads.
+
+        Raises:
+            WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
+        """
+        self._require("raw_rw", "ingest")
+        self._require("assets_rw", "ingest")
+        if jobs < 1:
+            raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
+        policy = Existing(existing)
+
+        def one(rec_dir: Path) -> IngestResult:
+            return self.ingest(
+                rec_dir / MANIFEST_NAME,
+                rec_dir,
+                read_participant(rec_dir) if participant is None else participant,
+                overwrite=overwrite or policy is Existing.OVERWRITE,
+                replace_objects=replace_objects,
+                trust_size=trust_size,
+                progress=progress,
+            )
+
+        return ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop)
+
     def stop(self) -> None:
         """Ask everything that runs in other threads to stop: nothing new starts, and each raises KeyboardInterrupt."""
         for stop in list(self._stops):
@@ -199,6 +244,25 @@ class DataInterface:
             modalities=modalities,
             participants=participants,
             status=status,
+            since=since,
+            until=until,
+        )
+
+    def overview(
+        self,
+        recording_hash: str | None = None,
+        *,
+        participants: Iterable[str] | None = None,
+        modalities: Iterable[str] | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> list[RecordingOverview]:
+        """Recordings by date, each with its participants' names and all its modalities; what ``ls`` and ``show`` print."""
+        return overview(
+            self._catalog,
+            recording_hash=recording_hash,
+            participants=participants,
+            modalities=modalities,
             since=since,
             until=until,
         )

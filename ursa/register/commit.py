@@ -10,8 +10,8 @@ from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
 from ursa.catalog.where import by_hash, literal
 from ursa.errors import StorageError
+from ursa.policies import Action
 from ursa.register.decide import Decision, decide, identify
-from ursa.register.results import Action
 
 _ROUNDS = 20
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import ConflictError, RecordingExistsError
 from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
-from ursa.register.results import Action
+from ursa.policies import Action
 
 AUXILIARY_KEY = "auxiliary_files"
 """Metadata key: JSON object of path → [size_bytes, sha256] for files outside of worker directories."""

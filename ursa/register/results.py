@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Literal
 
 from ursa.catalog.rows import RecordingRow
+from ursa.policies import Action
 from ursa.recording import LocalFile
 from ursa.store.protocol import Evidence
-
-
-class Action(StrEnum):
-    """What a registration does to the catalog."""
-
-    CREATED = "created"
-    MERGED = "merged"
-    OVERWRITTEN = "overwritten"
-
-
-class Existing(StrEnum):
-    """What to do with a recording that is registered already."""
-
-    ERROR = "error"
-    SKIP = "skip"
-    OVERWRITE = "overwrite"
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,9 +230,11 @@ class S3Store:
         ]
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
-        for page in self._pages("list_multipart_uploads", Prefix=prefix):
-            for item in page.get("Uploads", ()):
-                yield OpenUpload(item["Key"], item["UploadId"], item.get("Initiated"))
+        # A server that has none, or that can't tell (rclone serve), says so in an error.
+        with contextlib.suppress(NoSuchUploadError, NotFoundError):
+            for page in self._pages("list_multipart_uploads", Prefix=prefix):
+                for item in page.get("Uploads", ()):
+                    yield OpenUpload(item["Key"], item["UploadId"], item.get("Initiated"))
 
     def complete_upload(
         self,

@@ -1,0 +1,58 @@
+"""Several recordings, one after the other or a few at once; one failure never stops the rest."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ursa.errors import RecordingExistsError, UrsaError
+from ursa.policies import Existing
+from ursa.register.results import IngestResult
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one directory: ``ok`` with a result, ``have`` or ``fail`` with the error that says why."""
+
+    rec_dir: Path
+    rec_id: str
+    status: Literal["ok", "have", "fail"]
+    result: IngestResult | None = None
+    error: UrsaError | None = None
+
+
+def ingest_several(
+    ingest_one: Callable[[Path], IngestResult],
+    rec_dirs: Iterable[Path],
+    *,
+    jobs: int,
+    existing: Existing,
+    stop: Callable[[], object],
+) -> Iterator[Outcome]:
+    """Outcomes in the order of ``rec_dirs``, ``jobs`` recordings in flight. ``stop`` is called on Ctrl-C."""
+
+    def attempt(rec_dir: Path) -> Outcome:
+        rec_id = rec_dir.absolute().name
+        try:
+            return Outcome(rec_dir, rec_id, "ok", result=ingest_one(rec_dir))
+        except RecordingExistsError as error:
+            return Outcome(rec_dir, rec_id, "have" if existing is Existing.SKIP else "fail", error=error)
+        except UrsaError as error:
+            return Outcome(rec_dir, rec_id, "fail", error=error)
+
+    if jobs == 1:
+        yield from map(attempt, rec_dirs)
+        return
+    with ThreadPoolExecutor(jobs, thread_name_prefix="ursa-recording") as pool:
+        pending: deque[Future[Outcome]] = deque(pool.submit(attempt, rec_dir) for rec_dir in rec_dirs)
+        try:
+            while pending:
+                yield pending.popleft().result()
+        except BaseException:
+            stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,0 +1,157 @@
+"""The Typer app: which commands there are, loaded when called, and the one place that maps errors to exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Entry(NamedTuple):
+    """A command: where it lives, and its line in `ursa --help`."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "ingest": Entry("ingest", "Upload recordings, prove that they arrived, register them."),
+    "ls": Entry("ls", "List recordings in the catalog."),
+    "show": Entry("show", "Show one recording: times, nodes, modalities, files."),
+    "download": Entry("download", "Fetch a recording's files, verified."),
+    "catalog": Entry("catalog", "Make the catalog, or say where its tables are."),
+    "config": Entry("config", "Write a commented config file, or show what is in force."),
+}
+
+EPILOG = """
+Start here:
+
+\b
+  ursa ingest REC_DIR --profile local    into a directory on this machine
+  ursa config init                       set up R2
+  ursa COMMAND --help                    options, examples and exit status
+
+\b
+Exit status: 0 done, 1 failed, 2 usage or configuration, 4 credentials,
+5 conflict or already registered, 6 bytes missing or different, 130 interrupted.
+"""
+
+
+class LazyGroup(TyperGroup):
+    """Loads a command's module when it is called; `--help` and completion need only the names."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        if self._listing:
+            return TyperCommand(cmd_name, help=entry.summary, rich_markup_mode=None)
+        module = importlib.import_module(f"ursa_cli.commands.{entry.module}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        # The names alone are enough to suggest the one that was meant.
+        self.commands = {name: TyperCommand(name) for name in COMMANDS}
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self._listing = True
+        return super().shell_complete(ctx, incomplete)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="ursa",
+    help="Get recordings off a lab's rigs into object storage and a catalog, and prove that they arrived.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ursa import __version__
+
+        print(f"ursa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_version, is_eager=True
+    ),
+) -> None:
+    """Get recordings off a lab's rigs into object storage and a catalog, and prove that they arrived."""
+
+
+def main() -> None:
+    """The `ursa` command."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code. Every error ends here, in words on stderr."""
+    from ursa.errors import UrsaError
+
+    try:
+        result = app(args=arguments, prog_name="ursa", standalone_mode=False)
+        sys.stdout.flush()
+    except UrsaError as error:
+        from ursa_cli.render import print_error
+
+        print_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  (a usage error of typer's, or a bug of ours: both are told apart below)
+        return _other(error)
+    return result if isinstance(result, int) else 0
+
+
+def _other(error: Exception) -> int:
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(context.get_help() if context else EPILOG)
+            return 2
+        from ursa_cli.render import plain
+
+        where = f"\nSee `{context.command_path} --help`." if context else ""
+        print(f"ursa: {plain(usage())}{where}", file=sys.stderr)
+        return 2
+    if type(error).__name__ == "Abort":
+        print("ursa: stopped; nothing was done", file=sys.stderr)
+        return 1
+    import traceback
+
+    traceback.print_exception(error)
+    print(
+        "ursa: this is a bug in ursa, not a mistake of yours. Please report the lines above with the command you typed"
+        " and `ursa --version`.\nNothing is registered unless a line above says so; running the command again is safe.",
+        file=sys.stderr,
+    )
+    return 1

@@ -1,0 +1,121 @@
+"""What a person or a script reads: tables, plain lines, JSON lines, errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ursa.errors import UrsaError
+
+SCHEMA_VERSION = 1
+# Characters that move the cursor or reorder what is read: controls, and bidirectional embeddings and isolates.
+_UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = {"\u200c", "\u200d"}
+
+
+def plain(text: object) -> str:
+    """Text that may come from a file, with every control or bidirectional character written out."""
+    return "".join(
+        char if char in _JOINERS or unicodedata.category(char) not in _UNSAFE_CATEGORIES else _escaped(char)
+        for char in str(text)
+    )
+
+
+class Printer:
+    """Stdout for results, stderr for remarks; JSON Lines or text, never both."""
+
+    def __init__(self, *, json: bool, quiet: bool, color: bool) -> None:
+        self.json = json
+        self.quiet = quiet
+        self.color = color
+
+    def line(self, text: str = "") -> None:
+        """A line of a text result."""
+        if not self.json and not self.quiet:
+            print(_encodable("\n".join(plain(part) for part in text.split("\n"))))
+
+    def note(self, text: str) -> None:
+        """A remark that is not the result."""
+        if not self.quiet:
+            print(_encodable(plain(text), sys.stderr), file=sys.stderr)
+
+    def record(self, kind: str, /, **fields: Any) -> None:
+        """A JSON line."""
+        if self.json:
+            content = {"schema_version": SCHEMA_VERSION, "type": kind} | fields
+            print(json.dumps(content, default=_jsonable, ensure_ascii=True))
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Columns, left-aligned; numbers to the right."""
+        cells = [[plain(cell) for cell in row] for row in rows]
+        widths = [max(_width(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+        head = "  ".join(name.ljust(width) for name, width in zip(headers, widths, strict=True)).rstrip()
+        if not self.json and not self.quiet:
+            print(f"\x1b[1m{head}\x1b[0m" if self.color else head)
+            for row in cells:
+                padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+                print(_encodable("  ".join(padded).rstrip()))
+
+
+def print_error(error: UrsaError) -> None:
+    """An error as an admin reads it: what, why, and what to type next."""
+    print(_encodable(f"ursa: {type(error).__name__}: {plain(error.message)}", sys.stderr), file=sys.stderr)
+    if error.hint:
+        print(_encodable(f"      {plain(error.hint)}", sys.stderr), file=sys.stderr)
+
+
+def size(count: int) -> str:
+    """Bytes for people: 1,024 is 1.0 KiB."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 1:02:03, or - where nobody knows."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def when(moment: datetime | None) -> str:
+    """A UTC time to the second, or - where nobody knows."""
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ") if moment else "-"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _width(text: str) -> int:
+    return sum(
+        2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text
+    )
+
+
+def _encodable(text: str, stream: Any = None) -> str:
+    """What the terminal's encoding can't show is escaped: cron has an ASCII locale."""
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(type(value).__name__)
