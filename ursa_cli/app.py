@@ -5,27 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-
-class Entry(NamedTuple):
-    """A command: where it lives, and its line in `ursa --help`."""
-
-    module: str
-    summary: str
-
-
-COMMANDS = {
-    "ingest": Entry("ingest", "Upload recordings, prove that they arrived, register them."),
-    "ls": Entry("ls", "List recordings in the catalog."),
-    "show": Entry("show", "Show one recording: times, nodes, modalities, files."),
-    "download": Entry("download", "Fetch a recording's files, verified."),
-    "catalog": Entry("catalog", "Make the catalog, or say where its tables are."),
-    "config": Entry("config", "Write a commented config file, or show what is in force."),
-}
+from ursa_cli.commands import COMMANDS
 
 EPILOG = """
 Start here:
@@ -55,7 +40,7 @@ class LazyGroup(TyperGroup):
             return None
         if self._listing:
             return TyperCommand(cmd_name, help=entry.summary, rich_markup_mode=None)
-        module = importlib.import_module(f"ursa_cli.commands.{entry.module}")
+        module = importlib.import_module(f"ursa_cli.commands.{cmd_name}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
@@ -101,11 +86,6 @@ def _root(
     ),
 ) -> None:
     """Get recordings off a lab's rigs into object storage and a catalog, and prove that they arrived."""
-
-
-def main() -> None:
-    """The `ursa` command."""
-    sys.exit(run())
 
 
 def run(arguments: list[str] | None = None) -> int:

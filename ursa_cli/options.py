@@ -10,7 +10,6 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ursa_cli.complete import complete_profiles
 from ursa_cli.session import Session
 
 PANEL = "Common options"
@@ -19,9 +18,7 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "profile": (
         Annotated[
             str,
-            typer.Option(
-                "--profile", "-p", metavar="NAME", help="Profile of the config file.", autocompletion=complete_profiles
-            ),
+            typer.Option("--profile", "-p", metavar="NAME", help="Profile of the config file."),
         ],
         "r2",
     ),

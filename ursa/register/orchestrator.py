@@ -44,6 +44,7 @@ from ursa.store import OpenUpload, Store
 from ursa.store.counting import RequestCounter
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.parts import SINGLE_PUT_BYTES
+from ursa.transfer.prove import read_back
 from ursa.transfer.upload import Uploaded, UploadItem, upload
 
 
@@ -136,8 +137,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress.phase("sidecars")
     sent_sidecars = _send_sidecars(services, plan, progress, warnings)
     progress.phase("prove")
-    files = _file_rows(plan, done)
-    _prove(services, plan, files, sent_sidecars)
+    files = _prove(services, plan, _file_rows(plan, done), sent_sidecars)
     _check_directory(local, services.raw_prefix)
     progress.phase("register")
     row, action = register(services.catalog, _registration(services.catalog, request, plan, files))
@@ -250,23 +250,39 @@ def _file_rows(plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, File
     return rows
 
 
-def _prove(services: Services, plan: IngestPlan, files: Mapping[str, FileRow], sidecars: Sequence[Uploaded]) -> None:
-    """Before the rows: list once more, and find every object as it was left."""
+def _prove(
+    services: Services, plan: IngestPlan, files: Mapping[str, FileRow], sidecars: Sequence[Uploaded]
+) -> dict[str, FileRow]:
+    """Before the rows: list once more, and find every object as it was left. Returns the files as listed.
+
+    A server may list another ETag than it answered to the write (rclone serve does, for multipart objects): then the
+    object is read back and its sha256 decides.
+    """
     listing = {info.key: info for info in services.raw.list(f"{services.raw_prefix}{plan.rec_id}/")}
-    expected = {row.key: (row.size_bytes, row.etag) for row in files.values()}
-    expected |= {item.item.key: (item.item.file.size_bytes, item.etag) for item in sidecars}
-    missing = [
-        key
-        for key, (size, etag) in expected.items()
-        if key not in listing or listing[key].size_bytes != size or listing[key].etag != etag
+    sent = [
+        FileRow(item.item.file.path, item.item.key, item.item.file.size_bytes, item.sha256, item.etag)
+        for item in sidecars
     ]
+    proven: dict[str, FileRow] = {}
+    missing: list[str] = []
+    for row in (*files.values(), *sent):
+        info = listing.get(row.key)
+        if info is None or info.size_bytes != row.size_bytes:
+            missing.append(row.key)
+        elif info.etag == row.etag:
+            proven[row.path] = row
+        elif row.sha256 is not None and read_back(services.raw, row.key, row.sha256):
+            proven[row.path] = replace(row, etag=info.etag, evidence="sha256")
+        else:
+            missing.append(row.key)
     if missing:
         raise MissingFilesError(
             f"{plan.rec_id}: the bucket does not hold what was just sent: {', '.join(missing[:20])}",
-            hint="Nothing was registered. Somebody deletes or replaces objects, or the server loses them: find out before"
-            " running the same command again.",
+            hint="Nothing was registered. Somebody deletes or replaces objects, or the server loses them: find out"
+            " before running the same command again.",
             paths=tuple(missing),
         )
+    return {path: proven[path] for path in files}
 
 
 def _check_directory(local: LocalRecording, key_prefix: str) -> None:

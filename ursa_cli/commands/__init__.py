@@ -1,1 +1,26 @@
-"""One module a command, named as it is typed; each loads when it is called."""
+"""The commands: one module each, named as it is typed, loaded when it is called."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A command's line in `ursa --help`, and what completion knows of it without loading its module.
+
+    ``recordings``: its arguments are recordings of the catalog.
+    """
+
+    summary: str
+    recordings: bool = False
+    subcommands: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "ingest": Entry("Upload recordings, prove that they arrived, register them."),
+    "ls": Entry("List recordings in the catalog."),
+    "show": Entry("Show one recording: times, nodes, modalities, files.", recordings=True),
+    "download": Entry("Fetch a recording's files, verified.", recordings=True),
+    "catalog": Entry("Make the catalog, or say where its tables are.", subcommands=("init", "location")),
+    "config": Entry("Write a commented config file, or show what is in force.", subcommands=("init", "show")),
+}

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli.complete import complete_recordings
 from ursa_cli.options import command_app, shared
 from ursa_cli.render import size
 from ursa_cli.session import Session
@@ -24,7 +23,6 @@ def download(
         typer.Argument(
             metavar="REC",
             help="rec_id, recording_hash, or a unique prefix of one.",
-            autocompletion=complete_recordings,
         ),
     ],
     modality: Annotated[

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ursa_cli import show_view
-from ursa_cli.complete import complete_recordings
 from ursa_cli.options import command_app, shared
 from ursa_cli.session import Session
 
@@ -20,9 +19,7 @@ def show(
     session: Session,
     rec: Annotated[
         str,
-        typer.Argument(
-            metavar="REC", help="rec_id, recording_hash, or a unique prefix of one.", autocompletion=complete_recordings
-        ),
+        typer.Argument(metavar="REC", help="rec_id, recording_hash, or a unique prefix of one."),
     ],
     files: Annotated[bool, typer.Option("--files", help="Also list every file with its sha256 and evidence.")] = False,
 ) -> None:

@@ -1,0 +1,23 @@
+"""The `ursa` command. Completion is answered before anything heavy loads: a shell waits for it at every Tab."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    if "_URSA_COMPLETE" in os.environ:
+        from ursa_cli.complete import answer
+
+        reply = answer(os.environ)
+        if reply is not None:
+            sys.exit(reply.print())
+    from ursa_cli.app import run
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()
