@@ -33,7 +33,7 @@ from ursa.store import Store
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
-from ursa.transfer.engine import DEFAULT_TRANSFERS, Engine, Stop
+from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.limits import BandwidthLimit, parse_timetable
 
 _WRITING: tuple[Role, ...] = ("assets_rw", "raw_rw")
@@ -47,7 +47,7 @@ class DataInterface:
     Args:
         profile: a profile of the config file, or the built-in ``local``.
         config_path: a config file instead of the user's own.
-        transfers: requests in flight.
+        transfers: requests in flight; None follows the link.
         bandwidth: limit for uploads: ``"20M"`` (MiB a second) or a timetable ``"08:00,5M 19:00,off"``.
 
     Raises:
@@ -59,12 +59,12 @@ class DataInterface:
         profile: str = "r2",
         config_path: Path | str | None = None,
         *,
-        transfers: int = DEFAULT_TRANSFERS,
+        transfers: int | None = None,
         bandwidth: str | None = None,
     ) -> None:
         self.config: Config = load_config(Path(config_path) if config_path is not None else None)
         self.profile: Profile = self.config.profile(profile)
-        if transfers < 1:
+        if transfers is not None and transfers < 1:
             raise UsageError(f"transfers is {transfers}; at least one request must be in flight")
         self._transfers = transfers
         self._bandwidth = BandwidthLimit(parse_timetable(bandwidth) if bandwidth else ())

@@ -58,9 +58,10 @@ class Progress:
         if isinstance(event, Moved):
             self._count(event)
             return
-        item = event.result.item
+        file = event.result.item.file
         self._files_done += 1
-        self._tell("file_done", item.file.path, item.file.size_bytes, item.file.size_bytes, always=True)
+        self._bytes_done += event.bytes_done
+        self._tell("file_done", file.path, file.size_bytes, file.size_bytes, always=True)
 
     def phase(self, phase: UploadPhase, current_file: str = "") -> None:
         """The next step begins."""

@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -22,6 +22,7 @@ import orjson
 
 from ursa.errors import StorageError
 from ursa.store.protocol import (
+    Body,
     NoSuchUploadError,
     NotFoundError,
     ObjectInfo,
@@ -29,6 +30,7 @@ from ursa.store.protocol import (
     Part,
     PreconditionFailedError,
     PutResult,
+    ignore,
 )
 
 _BLOCK_BYTES = 1 << 20
@@ -87,7 +89,7 @@ class LocalStore:
     def put(
         self,
         key: str,
-        body: bytes,
+        body: Body,
         *,
         sha256: str,
         if_absent: bool = False,
@@ -117,7 +119,9 @@ class LocalStore:
             _write_file(directory / "upload.json", orjson.dumps({"key": key, "metadata": dict(metadata or {})}))
         return upload_id
 
-    def upload_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: str) -> Part:
+    def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
+    ) -> Part:
         directory = self._upload(key, upload_id)
         with _words(key, "write a part"), self._temporary() as (temporary, file):
             file.write(body)
@@ -125,6 +129,7 @@ class LocalStore:
             for old in directory.glob(f"{number:05d}-*"):
                 old.unlink(missing_ok=True)
             temporary.rename(directory / f"{number:05d}-{md5}")
+        sent(len(body))
         return Part(number, len(body), md5)
 
     def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -15,6 +15,9 @@ Evidence = Literal["sha256", "etag", "size"]
 ``sha256``: the store checked our sha256, or the bytes were read back and hashed. ``etag``: the ETag that the store
 reported is the one that these bytes must have (md5, or md5 of the part md5s). ``size``: only the size was compared.
 """
+
+Body = bytes | bytearray | memoryview
+"""What a write takes: bytes, or a view of a buffer that stays as it is until the call returns."""
 
 SHA256_KEY = "sha256"
 """User metadata that holds an object's sha256, 64 lowercase hex digits."""
@@ -81,6 +84,10 @@ class OpenUpload:
     initiated_at: datetime | None
 
 
+def ignore(_count: int) -> None:
+    """Progress that nobody follows."""
+
+
 class Store(Protocol):
     """Objects under '/'-separated keys. ETags are unquoted. Every method may raise ``StorageError``.
 
@@ -112,7 +119,7 @@ class Store(Protocol):
     def put(
         self,
         key: str,
-        body: bytes,
+        body: Body,
         *,
         sha256: str,
         if_absent: bool = False,
@@ -127,8 +134,13 @@ class Store(Protocol):
     def create_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> str:
         """Start a multipart upload; returns its upload_id."""
 
-    def upload_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: str) -> Part:
-        """Send one part; ``md5`` is the hex digest of ``body``. Raises ``NoSuchUploadError``."""
+    def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
+    ) -> Part:
+        """Send one part; ``md5`` is the hex digest of ``body``. Raises ``NoSuchUploadError``.
+
+        ``sent`` is told how many bytes of the part have gone out, from the start again where it is sent again.
+        """
 
     def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         """The parts that arrived, by number. Raises ``NoSuchUploadError``."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from ursa.store.protocol import ObjectInfo, OpenUpload, Part, PutResult, Store, TransientError
+from ursa.store.protocol import Body, ObjectInfo, OpenUpload, Part, PutResult, Store, TransientError, ignore
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class RetryingStore:
                 continue
             return
 
-    def put(self, key: str, body: bytes, **options: Any) -> PutResult:
+    def put(self, key: str, body: Body, **options: Any) -> PutResult:
         return self._policy.call(lambda: self._inner.put(key, body, **options))
 
     def delete(self, key: str) -> None:
@@ -114,8 +114,10 @@ class RetryingStore:
     def create_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> str:
         return self._policy.call(lambda: self._inner.create_upload(key, metadata=metadata))
 
-    def upload_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: str) -> Part:
-        return self._policy.call(lambda: self._inner.upload_part(key, upload_id, number, body, md5=md5))
+    def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
+    ) -> Part:
+        return self._policy.call(lambda: self._inner.upload_part(key, upload_id, number, body, md5=md5, sent=sent))
 
     def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         return self._policy.call(lambda: self._inner.list_parts(key, upload_id))

@@ -9,18 +9,21 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import datetime
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-import boto3
 import botocore.session
 import obstore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
+from botocore.utils import parse_timestamp
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
@@ -34,6 +37,8 @@ from ursa.errors import CredentialsError, StorageError, UrsaError
 from ursa.store.counting import RequestCounter
 from ursa.store.protocol import (
     SHA256_KEY,
+    Body,
+    Evidence,
     NoSuchUploadError,
     NotFoundError,
     ObjectInfo,
@@ -42,6 +47,7 @@ from ursa.store.protocol import (
     PreconditionFailedError,
     PutResult,
     TransientError,
+    ignore,
 )
 
 if TYPE_CHECKING:
@@ -50,8 +56,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BLOCK_BYTES = 1 << 20
-_CONNECT_TIMEOUT_S = 10
+_CONNECT_TIMEOUT_S = 20
 _READ_TIMEOUT_S = 60
+# obstore has a timeout for the whole request only, so it gets what even a slow link sends in that time.
+_RUST_BYTES = 1 << 20
+_SEND_BYTES = 1 << 18
+_CREATING = threading.Lock()  # botocore's session is not thread-safe while it makes a client
 # Credentials younger than this are not read again when a server refuses them: they are simply wrong.
 _FRESH_S = 60.0
 _CLASS_B = {"GetObject", "HeadObject"}
@@ -117,6 +127,8 @@ class S3Store:
         self._credentials = credentials
         self._counter = counter
         self._clients: _Clients | None = None
+        self._checks_sha256: bool | None = None
+        self._probing = threading.Lock()  # taken once, by whoever asks the server, and kept
         self._lock = threading.Lock()
 
     @property
@@ -170,7 +182,7 @@ class S3Store:
     def put(
         self,
         key: str,
-        body: bytes,
+        body: Body,
         *,
         sha256: str,
         if_absent: bool = False,
@@ -178,9 +190,9 @@ class S3Store:
         metadata: Mapping[str, str] | None = None,
     ) -> PutResult:
         metadata = dict(metadata or {}) | {SHA256_KEY: sha256}
-        if if_match is None:
+        if if_match is None and len(body) <= _RUST_BYTES:
             with contextlib.suppress(InvalidPathError):
-                return self._rust_put(key, body, if_absent, metadata)
+                return self._rust_put(key, body, sha256, if_absent, metadata)
         condition = _condition(if_absent, if_match)
         reply = self._call(
             "write",
@@ -188,13 +200,17 @@ class S3Store:
             lambda s3: s3.put_object(
                 Bucket=self._at.bucket,
                 Key=key,
-                Body=body,
+                Body=_sent_body(body, ignore),
                 Metadata=metadata,
                 ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
                 **condition,
             ),
         )
-        return _put_result(_unquote(reply["ETag"]), body, reply.get("ChecksumSHA256"))
+        etag = _unquote(reply["ETag"])
+        if reply.get("ChecksumSHA256") is not None:
+            # The server echoes the checksum only where it computed and compared it.
+            return PutResult(etag, "sha256")
+        return PutResult(etag, _etag_evidence(etag, body))
 
     def delete(self, key: str) -> None:
         self._call("delete", key, lambda s3: s3.delete_object(Bucket=self._at.bucket, Key=key))
@@ -207,7 +223,9 @@ class S3Store:
         )
         return str(reply["UploadId"])
 
-    def upload_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: str) -> Part:
+    def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
+    ) -> Part:
         reply = self._call(
             f"write part {number} of",
             key,
@@ -216,7 +234,7 @@ class S3Store:
                 Key=key,
                 UploadId=upload_id,
                 PartNumber=number,
-                Body=body,
+                Body=_sent_body(body, sent),
                 ContentMD5=base64.b64encode(bytes.fromhex(md5)).decode(),
             ),
         )
@@ -267,33 +285,41 @@ class S3Store:
                 lambda s3: s3.abort_multipart_upload(Bucket=self._at.bucket, Key=key, UploadId=upload_id),
             )
 
-    def _rust_put(self, key: str, body: bytes, if_absent: bool, metadata: dict[str, str]) -> PutResult:
+    def _rust_put(self, key: str, body: Body, sha256: str, if_absent: bool, metadata: dict[str, str]) -> PutResult:
         mode: Any = "create" if if_absent else "overwrite"
 
-        def action(clients: _Clients) -> PutResult:
+        def action(clients: _Clients) -> str:
             self._counter.class_a()
             reply = obstore.put(clients.rust, key, body, mode=mode, use_multipart=False, attributes=metadata)
-            return _put_result(_unquote(reply["e_tag"] or ""), body, None)
+            return _unquote(reply["e_tag"] or "")
 
-        return self._attempt("write", key, action)
+        etag = self._attempt("write", key, action)
+        if self._checks_sha256 is None and self._probing.acquire(blocking=False):
+            self._checks_sha256 = self._has_checked(key, sha256)
+        # Every such request carries x-amz-checksum-sha256: where the server checks it, an md5 would prove nothing new.
+        return PutResult(etag, "sha256" if self._checks_sha256 else _etag_evidence(etag, body))
+
+    def _has_checked(self, key: str, sha256: str) -> bool:
+        """Whether the server keeps the sha256 that came with an object, which it may only do when it has checked it."""
+        reply = self._call(
+            "head", key, lambda s3: s3.head_object(Bucket=self._at.bucket, Key=key, ChecksumMode="ENABLED")
+        )
+        return reply.get("ChecksumSHA256") == base64.b64encode(bytes.fromhex(sha256)).decode()
 
     def _pages(self, operation: str, **options: Any) -> Iterator[Any]:
         key = options.get("Key") or options.get("Prefix", "")
 
-        def start(s3: S3Client) -> Iterator[Any]:
-            return iter(s3.get_paginator(operation).paginate(Bucket=self._at.bucket, **options))  # type: ignore[call-overload]
+        pages: Iterator[Any] = iter(())
 
-        pages = self._call("list", key, start)
-        # The credentials are used when the first page is fetched, so that is what may have to be done again.
-        first = self._call("list", key, lambda s3: next(pages if self._is_current(s3) else start(s3), None))
-        if first is None:
-            return
-        yield first
-        while (page := self._call("list", key, lambda _s3: next(pages, None))) is not None:
+        def start(s3: S3Client) -> Any:
+            nonlocal pages
+            pages = iter(s3.get_paginator(operation).paginate(Bucket=self._at.bucket, **options))  # type: ignore[call-overload]
+            return next(pages, None)
+
+        page = self._call("list", key, start)
+        while page is not None:
             yield page
-
-    def _is_current(self, client: S3Client) -> bool:
-        return self._clients is not None and self._clients.boto is client
+            page = self._call("list", key, lambda _s3: next(pages, None))
 
     def _call(self, operation: str, key: str, action: Callable[[S3Client], T]) -> T:
         return self._attempt(operation, key, lambda clients: action(clients.boto))
@@ -318,31 +344,28 @@ class S3Store:
             return self._clients
 
     def _boto_client(self, secret: Credentials) -> S3Client:
-        # What ursa connects to comes from its own config: no AWS_PROFILE, no ~/.aws/config.
-        core = botocore.session.Session(
-            session_vars={"profile": (None, None, None, None), "config_file": (None, None, None, None)}
-        )
-        client = boto3.Session(botocore_session=core).client(
-            "s3",
-            endpoint_url=self._at.endpoint_url,
-            region_name=self._at.region,
-            aws_access_key_id=secret.access_key_id,
-            aws_secret_access_key=secret.secret_access_key,
-            aws_session_token=secret.session_token,
-            config=Config(
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                read_timeout=_READ_TIMEOUT_S,
-                retries={"total_max_attempts": 1},
-                max_pool_connections=128,
-                tcp_keepalive=True,
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                # Parts carry Content-MD5 and their ETags are compared: signing the payload as well proves nothing new.
-                s3={"addressing_style": "path", "payload_signing_enabled": False},
-            ),
-        )
+        with _CREATING:
+            client: Any = _session().create_client(
+                "s3",
+                endpoint_url=self._at.endpoint_url,
+                region_name=self._at.region,
+                aws_access_key_id=secret.access_key_id,
+                aws_secret_access_key=secret.secret_access_key,
+                aws_session_token=secret.session_token,
+                config=Config(
+                    connect_timeout=_CONNECT_TIMEOUT_S,
+                    read_timeout=_READ_TIMEOUT_S,
+                    retries={"total_max_attempts": 1},
+                    max_pool_connections=128,
+                    tcp_keepalive=True,
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                    # Parts carry Content-MD5 and their ETags are compared: signing the payload as well proves nothing new.
+                    s3={"addressing_style": "path", "payload_signing_enabled": False},
+                ),
+            )
         client.meta.events.register("before-send.s3", self._count)
-        return client
+        return client  # type: ignore[no-any-return]
 
     def _rust_client(self, secret: Credentials) -> RustStore:
         return RustStore(
@@ -358,7 +381,7 @@ class S3Store:
             conditional_put="etag",
             skip_signature=False,
             retry_config={"max_retries": 0},
-            client_options={"allow_http": True, "connect_timeout": f"{_CONNECT_TIMEOUT_S}s", "timeout": "300s"},
+            client_options={"allow_http": True, "connect_timeout": f"{_CONNECT_TIMEOUT_S}s", "timeout": "120s"},
         )
 
     def _count(self, event_name: str, **_: Any) -> None:
@@ -470,18 +493,76 @@ class S3Store:
         )
 
 
+@cache
+def _session() -> botocore.session.Session:
+    """One session a process: it keeps the service model, which takes 0.1 s to load.
+
+    What ursa connects to comes from its own config: no AWS_PROFILE, no ~/.aws/config. boto3's own package is not
+    imported: its transfer manager takes as long again, and is not used here.
+    """
+    nothing: Any = (None, None, None, None)
+    session = botocore.session.Session(session_vars={"profile": nothing, "config_file": nothing})
+    parsers: Any = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_timestamp)
+    return session
+
+
+def _timestamp(text: Any) -> datetime:
+    """A listing has a thousand ISO times a page; botocore's own parser takes as long for them as the request."""
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return parse_timestamp(text)
+
+
 def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
     if if_absent:
         return {"IfNoneMatch": "*"}
     return {} if if_match is None else {"IfMatch": f'"{if_match}"'}
 
 
-def _put_result(etag: str, body: bytes, checksum: str | None) -> PutResult:
-    if checksum is not None:
-        # The server echoes the checksum only where it computed and compared it.
-        return PutResult(etag, "sha256")
-    proven = etag == hashlib.md5(body, usedforsecurity=False).hexdigest()
-    return PutResult(etag, "etag" if proven else "size")
+def _etag_evidence(etag: str, body: Body) -> Evidence:
+    return "etag" if etag == hashlib.md5(body, usedforsecurity=False).hexdigest() else "size"
+
+
+def _sent_body(data: Body, sent: Callable[[int], object]) -> IO[bytes]:
+    return cast("IO[bytes]", _SentBody(data, sent))
+
+
+class _SentBody(io.RawIOBase):
+    """A body that tells how far it has gone out. Hands out large blocks, whatever size is asked for: http.client asks
+    for 16 KiB at a time, which would be 65,536 calls a GiB.
+    """
+
+    def __init__(self, data: Body, sent: Callable[[int], object]) -> None:
+        super().__init__()
+        self._view = memoryview(data)
+        self._sent = sent
+        self._position = 0
+
+    def read(self, size: int = -1) -> Any:
+        del size
+        block = self._view[self._position : self._position + _SEND_BYTES]
+        self._position += len(block)
+        self._sent(self._position)
+        return block
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self._view)
 
 
 def _unquote(etag: str) -> str:

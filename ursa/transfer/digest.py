@@ -87,15 +87,24 @@ def check_unchanged(file: SourceFile, stream: IO[bytes]) -> None:
 
 def read_exactly(file: SourceFile, stream: IO[bytes], count: int) -> bytes:
     """The next ``count`` bytes; fewer means that the file shrank."""
-    blocks: list[bytes] = []
-    while count > 0:
-        block = stream.read(count)
-        if not block:
+    data = stream.read(count)
+    if len(data) == count:
+        return data
+    buffer = bytearray(count)
+    buffer[: len(data)] = data
+    read_into(file, stream, memoryview(buffer)[len(data) :])
+    return bytes(buffer)
+
+
+def read_into(file: SourceFile, stream: IO[bytes], view: memoryview) -> None:
+    """Fill ``view`` with the next bytes; fewer means that the file shrank."""
+    filled = 0
+    while filled < len(view):
+        count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not count:
             check_unchanged(file, stream)
             raise StorageError(f"can't read {file.path}: it ended early", key=file.path, operation="read")
-        blocks.append(block)
-        count -= len(block)
-    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        filled += count
 
 
 def read_whole(file: SourceFile) -> bytes:

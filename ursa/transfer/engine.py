@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from ursa.transfer.limits import BandwidthLimit, MemoryBudget
@@ -12,24 +14,27 @@ from ursa.transfer.parts import MIB
 
 T = TypeVar("T")
 
-DEFAULT_TRANSFERS = 16
-"""Requests in flight. Enough to keep a 100 ms link busy with 64 KiB files, few enough for a small machine."""
-_MEMORY_BYTES = 160 * MIB
+FEWEST_TRANSFERS = 16
+MOST_TRANSFERS = 128
+# What a small request costs this process in CPU time (measured: docs/performance.md). So many fit into a round trip.
+_REQUEST_CPU_S = 0.0005
+_MEMORY_BYTES = 128 * MIB
 
 
 class Engine:
     """What all transfers share. Use it as a context manager, so that its threads end.
 
     Args:
-        transfers: requests in flight.
+        transfers: requests in flight; None follows the link: as many as keep one core busy over the shortest round
+            trip seen so far, from 16 (a server next door) to 128 (one 60 ms away).
         bandwidth: limit for bytes sent; none by default.
     """
 
-    def __init__(self, *, transfers: int = DEFAULT_TRANSFERS, bandwidth: BandwidthLimit | None = None) -> None:
+    def __init__(self, *, transfers: int | None = None, bandwidth: BandwidthLimit | None = None) -> None:
         self.memory = MemoryBudget(_MEMORY_BYTES)
         self.bandwidth = bandwidth or BandwidthLimit()
-        self.transfers = transfers
-        self._pool = ThreadPoolExecutor(transfers, thread_name_prefix="ursa-transfer")
+        self.window = Window(transfers)
+        self._pool = ThreadPoolExecutor(transfers or MOST_TRANSFERS, thread_name_prefix="ursa-transfer")
 
     def submit(self, action: Callable[[], T]) -> Future[T]:
         """Run ``action`` in the pool."""
@@ -44,6 +49,48 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Window:
+    """How many requests may be in flight: fixed, or following the shortest round trip seen so far."""
+
+    def __init__(self, fixed: int | None) -> None:
+        self._fixed = fixed
+        self._in_flight = 0
+        self._shortest_s = 0.0
+        self._changed = threading.Condition()
+
+    @property
+    def size(self) -> int:
+        """Requests that may be in flight now."""
+        if self._fixed is not None:
+            return self._fixed
+        return max(FEWEST_TRANSFERS, min(MOST_TRANSFERS, round(self._shortest_s / _REQUEST_CPU_S)))
+
+    def enter(self, stopped: threading.Event) -> bool:
+        """Wait for a place; False where ``stopped`` came first."""
+        with self._changed:
+            while self._in_flight >= self.size:
+                if stopped.is_set():
+                    return False
+                self._changed.wait(0.2)
+            self._in_flight += 1
+        return True
+
+    def leave(self) -> None:
+        """Give the place back."""
+        with self._changed:
+            self._in_flight -= 1
+            self._changed.notify()
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Learn from a request of a small body: its time is the link's round trip, or more."""
+        started = time.monotonic()
+        yield
+        took = time.monotonic() - started
+        with self._changed:
+            self._shortest_s = min(self._shortest_s, took) if self._shortest_s else took
 
 
 class Stop(threading.Event):

@@ -78,12 +78,29 @@ class BandwidthLimit:
 
 
 class MemoryBudget:
-    """Bytes that may be held at once; what is larger than the whole budget waits for all of it."""
+    """Bytes that may be held at once; what is larger than the whole budget waits for all of it.
+
+    Large buffers are kept and handed out again: giving 16 MiB back to the system and faulting it in anew for each part
+    costs as much time as reading it.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes
         self._free = capacity_bytes
         self._changed = threading.Condition()
+        self._buffers: list[bytearray] = []
+
+    def buffer(self, size: int) -> bytearray:
+        """A buffer of at least ``size`` bytes, whose memory ``acquire`` has granted."""
+        with self._changed:
+            fitting = [index for index, kept in enumerate(self._buffers) if len(kept) >= size]
+            return self._buffers.pop(fitting[0]) if fitting else bytearray(size)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Keep a buffer for the next part."""
+        with self._changed:
+            if len(self._buffers) * len(buffer) < self._capacity:
+                self._buffers.append(buffer)
 
     def acquire(self, count: int, stopped: threading.Event) -> bool:
         """Take ``count`` bytes; False where ``stopped`` came first."""

@@ -8,17 +8,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from ursa.errors import ChecksumMismatchError, ObjectConflictError, StorageError
 from ursa.store import NoSuchUploadError, NotFoundError, OpenUpload, Part, PreconditionFailedError, Store
 from ursa.store.protocol import SHA256_KEY, Evidence
-from ursa.transfer.digest import Digest, SourceFile, check_unchanged, opened, read_exactly, read_whole
+from ursa.transfer.digest import Digest, SourceFile, check_unchanged, opened, read_into, read_whole
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.parts import MAX_PARTS, MIB, SINGLE_PUT_BYTES, multipart_etag, part_bytes, part_count
 from ursa.transfer.prove import read_back, same_content
 
 _LARGE_FILES_AT_ONCE: Final = 2  # reading ahead in more files than this makes a network disk seek
+_TELL_BYTES: Final = 1 * MIB
 _IN_FLIGHT_GRACE_S: Final = 75.0  # a little over the read timeout of a request
 
 
@@ -59,9 +61,10 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One file is done."""
+    """One file is done; ``bytes_done`` of it are not told by a ``Moved`` before."""
 
     result: Uploaded
+    bytes_done: int = 0
 
 
 UploadEvent = Moved | Finished
@@ -156,44 +159,63 @@ class _Run:
     def _send_small(self, items: Sequence[UploadItem]) -> None:
         pending: list[Future[None]] = []
         for item in items:
-            size = item.file.size_bytes
-            if self.stop.is_set() or not self.engine.memory.acquire(size, self.stop):
+            if not self.claim(item.file.size_bytes):
                 break
-            pending.append(self.engine.submit(lambda item=item: self._small_task(item)))  # type: ignore[misc]
+            pending.append(self.engine.submit(partial(self._small_task, item)))
         for future in pending:
             future.result()
+
+    def claim(self, size_bytes: int) -> bool:
+        """Memory and a place among the requests in flight, both or neither; False where the run is stopped."""
+        if self.stop.is_set() or not self.engine.memory.acquire(size_bytes, self.stop):
+            return False
+        if not self.engine.window.enter(self.stop):
+            self.engine.memory.release(size_bytes)
+            return False
+        return True
+
+    def unclaim(self, size_bytes: int) -> None:
+        """Give both back."""
+        self.engine.window.leave()
+        self.engine.memory.release(size_bytes)
 
     def _small_task(self, item: UploadItem) -> None:
         try:
             if not self.stop.is_set():
-                result = self._put(item)
-                self.events.put(Moved(item, item.file.size_bytes))
-                self.events.put(Finished(result))
+                self.events.put(Finished(self._put(item), item.file.size_bytes))
         except BaseException as error:
             self.stop.fail(error)
             raise
         finally:
-            self.engine.memory.release(item.file.size_bytes)
+            self.unclaim(item.file.size_bytes)
 
     def _put(self, item: UploadItem) -> Uploaded:
-        data = read_whole(item.file) if item.data is None else item.data
+        data = self._content(item)
         sha256 = hashlib.sha256(data).hexdigest()
         check_stated(item, sha256)
         self.engine.bandwidth.wait(len(data), self.stop)
         try:
-            put = self.store.put(
-                item.key,
-                data,
-                sha256=sha256,
-                if_absent=item.replace_etag is None,
-                if_match=item.replace_etag,
-                metadata={SHA256_KEY: sha256},
-            )
+            with self.engine.window.timed():
+                put = self.store.put(
+                    item.key,
+                    data,
+                    sha256=sha256,
+                    if_absent=item.replace_etag is None,
+                    if_match=item.replace_etag,
+                    metadata={SHA256_KEY: sha256},
+                )
         except PreconditionFailedError:
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
             return self._settle(item, Digest(len(data), sha256, frozenset({md5})))
         evidence = put.evidence if put.evidence != "size" else self._read_back(item, sha256)
         return Uploaded(item, sha256, put.etag, evidence)
+
+    def _content(self, item: UploadItem) -> bytes:
+        if item.data is None:
+            return read_whole(item.file)
+        with opened(item.file):
+            # Read earlier: opening it has compared size and mtime once more.
+            return item.data
 
     def _settle(self, item: UploadItem, local: Digest) -> Uploaded:
         """Somebody, perhaps this process in a request whose reply was lost, wrote the key first."""
@@ -299,45 +321,49 @@ class _LargeFile:
         with opened(self.item.file) as stream:
             for number in range(1, part_count(total, self.part_bytes) + 1):
                 length = min(self.part_bytes, total - (number - 1) * self.part_bytes)
-                if self.run.stop.is_set() or not self.run.engine.memory.acquire(length, self.run.stop):
+                if not self.run.claim(length):
                     break
+                buffer = self.run.engine.memory.buffer(length)
+                view = memoryview(buffer)[:length]
                 try:
-                    data = read_exactly(self.item.file, stream, length)
-                    sha256.update(data)
+                    read_into(self.item.file, stream, view)
+                    sha256.update(view)
                 except BaseException:
-                    self.run.engine.memory.release(length)
+                    self.run.unclaim(length)
                     raise
-                pending.append(self._submit(number, data))
+                pending.append(self.run.engine.submit(partial(self._part_task, number, view, buffer)))
             # Everything read is sent before the file is left: an interrupted run leaves whole parts to take over.
             parts = [part for future in pending if (part := future.result()) is not None]
             check_unchanged(self.item.file, stream)
         return parts, sha256.hexdigest()
 
-    def _submit(self, number: int, data: bytes) -> Future[Part | None]:
-        return self.run.engine.submit(lambda: self._part_task(number, data))
-
-    def _part_task(self, number: int, data: bytes) -> Part | None:
+    def _part_task(self, number: int, view: memoryview, buffer: bytearray) -> Part | None:
         try:
-            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            self.md5s[number] = md5
-            there = self.arrived.get(number)
-            if there is not None and there.etag == md5:
-                self.run.events.put(Moved(self.item, len(data), resumed=len(data)))
-                return there
-            if self.run.stop.is_set():
-                return None
-            self.run.engine.bandwidth.wait(len(data), self.run.stop)
-            part = self.run.store.upload_part(self.item.key, self.upload_id, number, data, md5=md5)
-            self.run.events.put(Moved(self.item, len(data)))
-        except NoSuchUploadError:
-            # Another process completed it: what is there now is compared once all parts are read.
-            self.run.events.put(Moved(self.item, len(data)))
-            return Part(number, len(data), md5)
+            return self._part(number, view)
         except BaseException as error:
             self.run.stop.fail(error)
             raise
         finally:
-            self.run.engine.memory.release(len(data))
+            self.run.unclaim(len(view))
+            self.run.engine.memory.give_back(buffer)
+
+    def _part(self, number: int, view: memoryview) -> Part | None:
+        md5 = hashlib.md5(view, usedforsecurity=False).hexdigest()
+        self.md5s[number] = md5
+        there = self.arrived.get(number)
+        if there is not None and there.etag == md5:
+            self.run.events.put(Moved(self.item, len(view), resumed=len(view)))
+            return there
+        if self.run.stop.is_set():
+            return None
+        self.run.engine.bandwidth.wait(len(view), self.run.stop)
+        told = _Told(self.run, self.item)
+        try:
+            part = self.run.store.upload_part(self.item.key, self.upload_id, number, view, md5=md5, sent=told.sent)
+        except NoSuchUploadError:
+            # Another process completed it: what is there now is compared once all parts are read.
+            part = Part(number, len(view), md5)
+        told.arrived(len(view))
         return part
 
     def _check_stated(self, sha256: str) -> None:
@@ -347,6 +373,26 @@ class _LargeFile:
             if not self.taken_over:
                 self.run.store.abort_upload(self.item.key, self.upload_id)
             raise
+
+
+class _Told:
+    """Tells how much of a part has gone out: never backwards, also where a part is sent again."""
+
+    def __init__(self, run: _Run, item: UploadItem) -> None:
+        self._run = run
+        self._item = item
+        self._told = 0
+
+    def sent(self, count: int) -> None:
+        """``count`` bytes of the part have gone out so far."""
+        if count - self._told >= _TELL_BYTES:
+            self.arrived(count)
+
+    def arrived(self, count: int) -> None:
+        """Tell exactly ``count``."""
+        if count > self._told:
+            self._run.events.put(Moved(self._item, count - self._told))
+            self._told = count
 
 
 def check_stated(item: UploadItem, sha256: str) -> None:

@@ -31,7 +31,9 @@ def download(
     dest: Annotated[
         Path, typer.Option("--dest", "-d", metavar="DIR", help="Files go to DIR/<rec_id>/<path>.")
     ] = Path(),
-    transfers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Requests in flight.")] = 16,
+    transfers: Annotated[
+        int | None, typer.Option(min=1, max=256, metavar="N", help="Requests in flight; follows the link otherwise.")
+    ] = None,
 ) -> None:
     """Fetch recordings' files, verified by their sha256.
 

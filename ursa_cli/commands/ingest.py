@@ -35,7 +35,9 @@ def ingest(
     ] = Existing.ERROR,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Recordings in flight.")] = 1,
-    transfers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Requests in flight.")] = 16,
+    transfers: Annotated[
+        int | None, typer.Option(min=1, max=256, metavar="N", help="Requests in flight; follows the link otherwise.")
+    ] = None,
     bwlimit: Annotated[
         str | None, typer.Option(metavar="RATE", help='Upload limit: 20M (MiB/s), or "08:00,5M 19:00,off".')
     ] = None,
