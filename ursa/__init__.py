@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from ursa.fetch import DownloadResult
     from ursa.interface import DataInterface
     from ursa.manifest.hashing import derive_recording_hash
-    from ursa.policies import Action, Existing
+    from ursa.policies import Action, Existing, Level, Mark
     from ursa.register.results import IngestPlan, IngestResult
     from ursa.register.several import Outcome
+    from ursa.verify import FileCheck, RecordingCheck
 
 _HOMES = {
     "ursa.catalog.query": ("QueryResult",),
@@ -66,7 +67,8 @@ _HOMES = {
     "ursa.fetch": ("DownloadResult",),
     "ursa.interface": ("DataInterface",),
     "ursa.manifest.hashing": ("derive_recording_hash",),
-    "ursa.policies": ("Action", "Existing"),
+    "ursa.policies": ("Action", "Existing", "Level", "Mark"),
+    "ursa.verify": ("FileCheck", "RecordingCheck"),
     "ursa.register.results": ("IngestPlan", "IngestResult"),
     "ursa.register.several": ("Outcome",),
     "ursa.catalog.overview": ("RecordingOverview",),
@@ -84,19 +86,23 @@ __all__ = [
     "DownloadResult",
     "Existing",
     "FileChangedError",
+    "FileCheck",
     "FileRow",
     "IngestPlan",
     "IngestResult",
     "InvalidRecordingError",
+    "Level",
     "LockHeldError",
     "ManifestError",
     "ManifestNotFoundError",
+    "Mark",
     "MissingFilesError",
     "ModalityRow",
     "ObjectConflictError",
     "Outcome",
     "ParticipantRow",
     "QueryResult",
+    "RecordingCheck",
     "RecordingExistsError",
     "RecordingNotFoundError",
     "RecordingOverview",

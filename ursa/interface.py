@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,24 @@ from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.tables import Author
 from ursa.config import Config, Profile, Role, load_config
 from ursa.credentials import CredentialsProvider, provider_for
-from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
+from ursa.errors import ConfigError, ManifestNotFoundError, UsageError, WritesNotEnabledError
 from ursa.events import DownloadCallback, UploadCallback
 from ursa.fetch import DownloadResult, fetch
-from ursa.policies import Existing
-from ursa.recording import MANIFEST_NAME, read_participant
+from ursa.policies import Existing, Level
+from ursa.recording import MANIFEST_NAME, load_manifest, read_participant, scan_recording
 from ursa.register import orchestrator
+from ursa.register.decide import auxiliary
 from ursa.register.planning import Options
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.several import Outcome, ingest_several
-from ursa.store import Store
+from ursa.store import OpenUpload, Store
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.limits import BandwidthLimit, parse_timetable
+from ursa.verify import FileCheck, RecordingCheck, Subject, looks_like_directory, parse_subset, verify
 
 _WRITING: tuple[Role, ...] = ("assets_rw", "raw_rw")
 
@@ -277,6 +280,59 @@ class DataInterface:
         with self._running() as stop:
             return fetch(self._engine, self._raw_for(stop), results, Path(dest), stop=stop, callback=progress)
 
+    def verify(
+        self,
+        refs: Iterable[Path | str] = (),
+        *,
+        everything: bool = False,
+        level: Level | str = Level.CHECKSUM,
+        subset: str | None = None,
+        on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
+    ) -> list[RecordingCheck]:
+        """Compare catalog and bucket, and for a directory the disk too. Writes nothing.
+
+        Args:
+            refs: rec_ids, recording_hashes, unique prefixes of one, or recording directories.
+            everything: every recording of the catalog.
+            level: see ``ursa.policies.Level``.
+            subset: ``"2/7"``, ``"5%"`` or ``"10G"`` of each recording's files.
+
+        Raises:
+            RecordingNotFoundError, UsageError; what is wrong with a file is in its check.
+        """
+        chosen = parse_subset(subset)
+        wanted = [self._subject_of(ref) for ref in refs]
+        if everything:
+            wanted += [self._subject(item.recording.rec_id, item) for item in self.overview()]
+        with self._running() as stop:
+            return verify(
+                self._engine,
+                self._raw_for(stop),
+                self.profile.raw.prefix,
+                wanted,
+                level=Level(level),
+                subset=chosen,
+                on_file=on_file,
+            )
+
+    def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
+        """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first."""
+        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        with self._running() as stop:
+            found = list(self._raw_for(stop).list_uploads(self.profile.raw.prefix))
+        old = [item for item in found if item.initiated_at is None or item.initiated_at <= limit]
+        return sorted(old, key=lambda item: (item.initiated_at or limit, item.key))
+
+    def abort_uploads(self, uploads: Iterable[OpenUpload]) -> int:
+        """Drop multipart uploads: their parts are deleted, and a re-run can't take them over. Needs ``raw_rw``."""
+        self._require("raw_rw", "abort_uploads")
+        count = 0
+        with self._running() as stop:
+            for item in uploads:
+                self._raw_for(stop).abort_upload(item.key, item.upload_id)
+                count += 1
+        return count
+
     def init_catalog(self) -> bool:
         """Make the catalog where there is none; returns whether it is new. Needs ``assets_rw``."""
         self._require("assets_rw", "init_catalog")
@@ -298,6 +354,26 @@ class DataInterface:
             key_prefix=self.profile.raw.prefix,
             rig_timezone=self.profile.rig_timezone,
         )
+
+    def _subject_of(self, ref: Path | str) -> Subject:
+        if not looks_like_directory(ref):
+            row = self.resolve(str(ref))
+            return self._subject(row.rec_id, self.overview(row.recording_hash)[0])
+        try:
+            manifest = load_manifest(Path(ref)).manifest
+        except ManifestNotFoundError:
+            manifest = None
+        scan = scan_recording(Path(ref), manifest=manifest, key_prefix=self.profile.raw.prefix)
+        found = self.list_recordings({"rec_id": scan.rec_id})
+        item = self.overview(found[0].recording_hash)[0] if found else None
+        disk = {file.path: file for file in scan.files if file.kind in ("raw", "auxiliary")}
+        return replace(self._subject(scan.rec_id, item), disk=disk)
+
+    @staticmethod
+    def _subject(rec_id: str, item: RecordingOverview | None) -> Subject:
+        if item is None:
+            return Subject(rec_id, None, (), {}, None)
+        return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
 
     def _services(self, stop: Stop) -> orchestrator.Services:
         return orchestrator.Services(

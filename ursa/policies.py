@@ -19,3 +19,23 @@ class Existing(StrEnum):
     ERROR = "error"
     SKIP = "skip"
     OVERWRITE = "overwrite"
+
+
+class Level(StrEnum):
+    """How much ``verify`` does. ``head``: presence, size and ETag, from listings. ``checksum``: also the checksums that
+    the store keeps, and local files' own. ``full``: every object is read and hashed.
+    """
+
+    HEAD = "head"
+    CHECKSUM = "checksum"
+    FULL = "full"
+
+
+class Mark(StrEnum):
+    """What ``verify`` says of a file."""
+
+    SAME = "="
+    MISSING = "-"
+    UNREGISTERED = "+"
+    DIFFERENT = "*"
+    ERROR = "!"

@@ -40,7 +40,7 @@ class LazyGroup(TyperGroup):
             return None
         if self._listing:
             return TyperCommand(cmd_name, help=entry.summary, rich_markup_mode=None)
-        module = importlib.import_module(f"ursa_cli.commands.{cmd_name}")
+        module = importlib.import_module(f"ursa_cli.commands.{cmd_name.replace('-', '_')}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ursa.catalog._pointer import FIRST_PREFIX, Pointer, no_pointer, read_pointer, write_pointer
-from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS
+from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.tables import Author, CatalogTable
 from ursa.store import PreconditionFailedError, Store
 
-KINDS = (RECORDINGS, MODALITIES, PARTICIPANTS)
+KINDS: tuple[TableKind[Any], ...] = (RECORDINGS, MODALITIES, PARTICIPANTS)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.rows import SCHEMA_VERSION
-from ursa.errors import StorageError
+from ursa.errors import StorageError, UrsaError
 
 Row = TypeVar("Row")
 
@@ -124,14 +124,20 @@ class CatalogTable(Generic[Row]):
             return builder.execute(sql).read_all()
 
     def compare_and_swap(self, decide: Callable[[], Change[Row] | None]) -> bool:
-        """Refresh, decide, commit; again after a lost race. ``decide`` queries this table and returns what to write,
-        or None for nothing. What it raises ends the attempt. Returns whether something was written.
+        """Decide, commit; after a lost race refresh and do both again. ``decide`` queries this table and returns what to
+        write, or None for nothing. What it raises ends the attempt. Returns whether something was written.
+
+        The snapshot at hand serves the first attempt: a commit on a stale one fails. A decision that ends without a
+        commit is made again on a fresh one, since nothing else would notice.
         """
         started = time.monotonic()
         attempt = failures = 0
+        fresh = False
         while True:
-            self.refresh()
-            change = decide()
+            if attempt or failures:
+                self.refresh()
+                fresh = True
+            change = self._decided(decide, fresh)
             if change is None:
                 return False
             try:
@@ -151,6 +157,18 @@ class CatalogTable(Generic[Row]):
                     hint="Nothing of this was written. Run the same command again.",
                 )
             time.sleep(random.uniform(0, min(0.05 * 2 ** min(attempt, 5), 1.0) + 0.5 * failures))
+
+    def _decided(self, decide: Callable[[], Change[Row] | None], fresh: bool) -> Change[Row] | None:
+        try:
+            change = decide()
+        except UrsaError:
+            if fresh:
+                raise
+            change = None
+        if change is None and not fresh:
+            self.refresh()
+            change = decide()
+        return change
 
     def _commit(self, change: Change[Row]) -> None:
         op_id = uuid.uuid4().hex

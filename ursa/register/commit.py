@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
 from ursa.catalog.where import by_hash, literal
-from ursa.errors import StorageError
+from ursa.errors import StorageError, UrsaError
 from ursa.policies import Action
 from ursa.register.decide import Decision, decide, identify
 
@@ -54,19 +55,30 @@ def register(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Acti
 
 
 def _register_once(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Action]:
-    catalog.refresh()
-    decision = _decide(catalog, wanted)
-    ids = catalog.ensure_participants(wanted.participants)
-    if decision.action is Action.MERGED:
-        # The recording first: a killed merge then shows as a missing worker, which the next run adds.
-        row = _write_recording(catalog, wanted)
-        _write_modalities(catalog, decision.modalities)
-    else:
-        _write_modalities(catalog, decision.modalities)
-        row = _write_recording(catalog, wanted)
-    _check_participants(row, ids, wanted)
+    decision = _fresh_decision(catalog, wanted)
+    with ThreadPoolExecutor(1) as beside:
+        ids = beside.submit(catalog.ensure_participants, wanted.participants)
+        if decision.action is Action.MERGED:
+            # The recording first: a killed merge then shows as a missing worker, which the next run adds.
+            ids.result()
+            row = _write_recording(catalog, wanted, decision)
+            _write_modalities(catalog, decision.modalities)
+        else:
+            _write_modalities(catalog, decision.modalities)
+            ids.result()
+            row = _write_recording(catalog, wanted, decision)
+    _check_participants(row, ids.result(), wanted)
     _check_modalities(catalog, decision.modalities)
     return row, decision.action
+
+
+def _fresh_decision(catalog: Catalog, wanted: Registration) -> Decision:
+    """Decide on the snapshot at hand; a refusal only on a fresh one. Staleness otherwise fails the commit."""
+    try:
+        return _decide(catalog, wanted)
+    except UrsaError:
+        catalog.refresh()
+        return _decide(catalog, wanted)
 
 
 def _decide(catalog: Catalog, wanted: Registration) -> Decision:
@@ -76,9 +88,8 @@ def _decide(catalog: Catalog, wanted: Registration) -> Decision:
     return decide(existing, registered, wanted.row, wanted.modalities, overwrite=wanted.overwrite)
 
 
-def _write_recording(catalog: Catalog, wanted: Registration) -> RecordingRow:
+def _write_recording(catalog: Catalog, wanted: Registration, first: Decision) -> RecordingRow:
     written: list[RecordingRow] = []
-    first = _decide(catalog, wanted)
 
     def change() -> Change[RecordingRow]:
         decision = _decide(catalog, wanted)
@@ -124,7 +135,11 @@ def _without_time(row: ModalityRow | None) -> ModalityRow | None:
 def _check_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
     """Look once more that our modalities are there: a run that lost may have written over them before it knew."""
     for _ in range(_ROUNDS):
+        before = catalog.modalities.version
         catalog.modalities.refresh()
+        if catalog.modalities.version == before:
+            # Nobody has written since we did, or since we saw that they were there.
+            return
         there = {(row.modality, row.worker_id): _without_time(row) for row in _present(catalog, rows)} if rows else {}
         missing = [row for row in rows if there.get((row.modality, row.worker_id)) != _without_time(row)]
         if not missing:

@@ -18,7 +18,7 @@ FEWEST_TRANSFERS = 16
 MOST_TRANSFERS = 128
 # What a small request costs this process in CPU time (measured: docs/performance.md). So many fit into a round trip.
 _REQUEST_CPU_S = 0.0005
-_MEMORY_BYTES = 128 * MIB
+_MEMORY_BYTES = 96 * MIB
 
 
 class Engine:

@@ -21,6 +21,8 @@ COMMANDS = {
     "ls": Entry("List recordings in the catalog."),
     "show": Entry("Show one recording: times, nodes, modalities, files.", recordings=True),
     "download": Entry("Fetch a recording's files, verified.", recordings=True),
+    "verify": Entry("Compare catalog, bucket and disk, file by file.", recordings=True),
+    "gc-uploads": Entry("List or abort uploads that nobody completed."),
     "catalog": Entry("Make the catalog, or say where its tables are.", subcommands=("init", "location")),
     "config": Entry("Write a commented config file, or show what is in force.", subcommands=("init", "show")),
 }

@@ -1,0 +1,240 @@
+"""Verification: what the catalog says, what the bucket holds, and, where a directory is given, what the disk has."""
+
+from __future__ import annotations
+
+import random
+import re
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.errors import UrsaError, UsageError
+from ursa.policies import Level, Mark
+from ursa.recording import LocalFile
+from ursa.store import NotFoundError, ObjectInfo, Store
+from ursa.transfer.digest import Digest, SourceFile, digest
+from ursa.transfer.engine import Engine
+from ursa.transfer.prove import read_back, same_content
+
+_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIDECARS = ("manifest.json", "participant.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """A file's verdict. ``evidence``: how well it is proven now (``sha256``, ``etag``, ``size``), "" where it is not."""
+
+    path: str
+    mark: Mark
+    size_bytes: int
+    evidence: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingCheck:
+    """A recording's verdict: a check for every file, in the order of their paths."""
+
+    rec_id: str
+    recording_hash: str | None
+    files: tuple[FileCheck, ...]
+    on_disk: bool
+
+    def count(self, mark: Mark) -> int:
+        """How many files have this mark."""
+        return sum(file.mark is mark for file in self.files)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is missing or different; and where a directory was given, all of it is registered."""
+        bad = {Mark.MISSING, Mark.DIFFERENT, Mark.ERROR} | ({Mark.UNREGISTERED} if self.on_disk else set())
+        return not any(file.mark in bad for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is verified: a recording's rows (none where it is not registered) and its files on this disk, if any."""
+
+    rec_id: str
+    row: RecordingRow | None
+    modalities: tuple[ModalityRow, ...]
+    auxiliary: Mapping[str, Sequence[int | str | None]]
+    disk: Mapping[str, LocalFile] | None
+
+
+class Subset(Protocol):
+    """Which files to check."""
+
+    def __call__(self, files: Sequence[FileRow]) -> Sequence[FileRow]:
+        """The chosen ones, in any order."""
+
+
+def parse_subset(text: str | None, *, rng: random.Random | None = None) -> Subset:
+    """``"2/7"``: the second of seven fixed slices; ``"5%"``: at random; ``"10G"``: at random, up to so many bytes."""
+    rng = rng or random.Random()
+    if text is None:
+        return lambda files: files
+    slice_of = re.fullmatch(r"(\d+)/(\d+)", text)
+    if slice_of and 0 < int(slice_of[1]) <= int(slice_of[2]):
+        number, total = int(slice_of[1]) - 1, int(slice_of[2])
+        return lambda files: [file for file in files if zlib.crc32(file.key.encode()) % total == number]
+    percent = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    if percent and 0 < float(percent[1]) <= 100:
+        share = float(percent[1]) / 100
+        return lambda files: rng.sample(files, min(len(files), max(1, round(len(files) * share)))) if files else []
+    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])i?B?", text, re.IGNORECASE)
+    if amount:
+        budget = float(amount[1]) * _UNITS[amount[2].upper()]
+        return lambda files: _up_to(files, budget, rng)
+    raise UsageError(f"{text!r} is not a subset", hint="Write for instance 2/7, 5% or 10G.")
+
+
+def verify(
+    engine: Engine,
+    store: Store,
+    raw_prefix: str,
+    subjects: Iterable[Subject],
+    *,
+    level: Level,
+    subset: Subset,
+    on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
+) -> list[RecordingCheck]:
+    """Check recordings, one listing each; files in parallel. ``on_file`` is called in this thread as files are done."""
+    return [_check(engine, store, raw_prefix, subject, level, subset, on_file) for subject in subjects]
+
+
+def _check(
+    engine: Engine,
+    store: Store,
+    raw_prefix: str,
+    subject: Subject,
+    level: Level,
+    subset: Subset,
+    on_file: Callable[[str, FileCheck], object],
+) -> RecordingCheck:
+    prefix = f"{raw_prefix}{subject.rec_id}/"
+    found = {unicodedata.normalize("NFC", info.key.removeprefix(prefix)): info for info in store.list(prefix)}
+    rows = {file.path: file for modality in subject.modalities for file in modality.files}
+    rows |= {path: _auxiliary_row(prefix, path, value, found) for path, value in subject.auxiliary.items()}
+    disk = subject.disk or {}
+    on_disk_only = [_disk_row(prefix, file, found) for path, file in disk.items() if path not in rows]
+    chosen = subset([*rows.values(), *on_disk_only])
+    checks = []
+    futures = [
+        engine.submit(
+            lambda row=row: _safely(  # type: ignore[misc]
+                store, row, found.get(row.path), disk.get(row.path), level, registered=row.path in rows
+            )
+        )
+        for row in chosen
+    ]
+    for future in futures:
+        checks.append(future.result())
+        on_file(subject.rec_id, checks[-1])
+    known = rows.keys() | disk.keys()
+    for path, info in found.items():
+        if path not in known and path not in _SIDECARS and not path.startswith("_node_manifests/"):
+            checks.append(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
+            on_file(subject.rec_id, checks[-1])
+    return RecordingCheck(
+        subject.rec_id,
+        subject.row.recording_hash if subject.row else None,
+        tuple(sorted(checks, key=lambda check: check.path)),
+        subject.disk is not None,
+    )
+
+
+def _safely(
+    store: Store, row: FileRow, info: ObjectInfo | None, file: LocalFile | None, level: Level, *, registered: bool
+) -> FileCheck:
+    try:
+        check = _check_file(store, row, info, file, level)
+    except NotFoundError:
+        return FileCheck(row.path, Mark.MISSING, row.size_bytes, "", "vanished while it was checked")
+    except UrsaError as error:
+        return FileCheck(row.path, Mark.ERROR, row.size_bytes, "", error.message)
+    if check.mark is Mark.SAME and not registered:
+        return replace(check, mark=Mark.UNREGISTERED, detail="in the bucket, in no row")
+    return check
+
+
+def _check_file(store: Store, row: FileRow, info: ObjectInfo | None, file: LocalFile | None, level: Level) -> FileCheck:
+    if info is None:
+        return FileCheck(row.path, Mark.MISSING, row.size_bytes, "", "not in the bucket")
+    if info.size_bytes != row.size_bytes:
+        return _differs(row, f"{info.size_bytes} bytes in the bucket, {row.size_bytes} expected")
+    if file is not None and file.size_bytes != info.size_bytes:
+        return _differs(row, f"{file.size_bytes} bytes on the disk, {info.size_bytes} in the bucket")
+    local = None
+    if file is not None and level is not Level.HEAD:
+        local = digest(SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns), etag=info.etag)
+        if row.sha256 is not None and local.sha256 != row.sha256:
+            return _differs(row, "the disk has another sha256 than is registered")
+    if level is Level.FULL:
+        expected = row.sha256 or (local.sha256 if local else None)
+        return _full(store, row, info, expected)
+    return _stored(store, row, info, local, level)
+
+
+def _full(store: Store, row: FileRow, info: ObjectInfo, expected: str | None) -> FileCheck:
+    if expected is None:
+        return FileCheck(row.path, Mark.SAME, row.size_bytes, "size", "no sha256 is registered")
+    if read_back(store, info.key, expected) is None:
+        return _differs(row, "the bytes in the bucket have another sha256")
+    return FileCheck(row.path, Mark.SAME, row.size_bytes, "sha256")
+
+
+def _stored(store: Store, row: FileRow, info: ObjectInfo, local: Digest | None, level: Level) -> FileCheck:
+    """Without reading the object: its ETag as it was when it was proven, else the sha256 that it was stored with."""
+    if local is not None:
+        evidence = same_content(store, info, local)
+        if evidence is None:
+            return _differs(row, "the disk and the bucket have other content")
+        return FileCheck(row.path, Mark.SAME, row.size_bytes, evidence)
+    if row.etag is not None and row.etag == info.etag:
+        return FileCheck(row.path, Mark.SAME, row.size_bytes, row.evidence)
+    if level is Level.HEAD and row.etag is not None:
+        return _differs(row, "replaced since it was registered: its ETag differs")
+    stored = store.head(info.key).sha256 if level is not Level.HEAD else None
+    if stored is not None and row.sha256 is not None:
+        if stored == row.sha256:
+            return FileCheck(row.path, Mark.SAME, row.size_bytes, "sha256")
+        return _differs(row, "the object was stored with another sha256")
+    if row.etag is not None:
+        return _differs(row, "replaced since it was registered: its ETag differs")
+    return FileCheck(row.path, Mark.SAME, row.size_bytes, "size")
+
+
+def _differs(row: FileRow, detail: str) -> FileCheck:
+    return FileCheck(row.path, Mark.DIFFERENT, row.size_bytes, "", detail)
+
+
+def _auxiliary_row(
+    prefix: str, path: str, value: Sequence[int | str | None], found: Mapping[str, ObjectInfo]
+) -> FileRow:
+    size, sha256 = value
+    key = found[path].key if path in found else prefix + path
+    return FileRow(path, key, int(size or 0), str(sha256) if sha256 else None)
+
+
+def _disk_row(prefix: str, file: LocalFile, found: Mapping[str, ObjectInfo]) -> FileRow:
+    key = found[file.path].key if file.path in found else prefix + file.path
+    return FileRow(file.path, key, file.size_bytes)
+
+
+def _up_to(files: Sequence[FileRow], budget: float, rng: random.Random) -> list[FileRow]:
+    chosen: list[FileRow] = []
+    for file in rng.sample(files, len(files)):
+        if file.size_bytes <= budget:
+            budget -= file.size_bytes
+            chosen.append(file)
+    return chosen
+
+
+def looks_like_directory(ref: str | Path) -> bool:
+    """Whether a reference names a directory on this disk rather than a recording of the catalog."""
+    return isinstance(ref, Path) or "/" in ref or Path(ref).is_dir()

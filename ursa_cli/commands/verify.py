@@ -1,0 +1,53 @@
+"""`ursa verify`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ursa.policies import Level
+from ursa_cli import verify_view
+from ursa_cli.options import command_app, shared
+from ursa_cli.session import Session
+
+app = command_app()
+
+
+@app.command()
+@shared
+def verify(
+    session: Session,
+    refs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="REC", help="rec_id, recording_hash, a unique prefix of one, or a recording's directory."
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every recording of the catalog.")] = False,
+    level: Annotated[
+        Level, typer.Option(help="head: size and ETag; checksum: also stored checksums; full: read every byte.")
+    ] = Level.CHECKSUM,
+    subset: Annotated[
+        str | None, typer.Option(metavar="PART", help="Of each recording's files: 2/7, 5% or 10G.")
+    ] = None,
+) -> None:
+    """Compare what the catalog says with what the bucket holds, and with the disk where a directory is given.
+
+    \b
+    A line a file: a symbol, how good the evidence is, the path.
+      =  same    -  missing in the bucket    +  not in the catalog    *  differs    !  could not be checked
+
+    \b
+    Examples:
+      ursa verify rec_20260520_195628_b1dd
+      ursa verify /mnt/usb/rec_20260520_195628_b1dd        before the drive is wiped
+      ursa verify --all --level full --subset 1/30         a thirtieth every night
+
+    \b
+    Exit status:
+      0  all is there and right (of a directory: and registered)
+      1  no such recording, or the server failed    2  usage or configuration    4  credentials
+      6  something is missing, different or could not be checked
+    """
+    verify_view.run(session, refs or [], everything, level, subset)

@@ -1,0 +1,57 @@
+"""How `verify` tells what it found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from ursa_cli.session import Session
+
+if TYPE_CHECKING:
+    from ursa import FileCheck, RecordingCheck
+    from ursa.policies import Level
+
+_EXIT_DIFFERENT = 6
+
+
+def run(session: Session, refs: list[str], everything: bool, level: Level, subset: str | None) -> None:
+    """Verify and print; raises ``typer.Exit(6)`` where something is wrong."""
+    from ursa import UsageError
+
+    if bool(refs) == everything:
+        raise UsageError("name recordings, or say --all", hint="See `ursa verify --help`.")
+
+    def on_file(_rec_id: str, check: FileCheck) -> None:
+        detail = f"  ({check.detail})" if check.detail else ""
+        session.out.line(f"{check.mark} {check.evidence or '-':<7} {check.path}{detail}")
+
+    checks = session.data().verify(refs, everything=everything, level=level, subset=subset, on_file=on_file)
+    for check in checks:
+        _summary(session, check)
+    wrong = sum(not check.ok for check in checks)
+    session.out.record("summary", recordings=len(checks), wrong=wrong, exit_code=_EXIT_DIFFERENT if wrong else 0)
+    if wrong:
+        raise typer.Exit(_EXIT_DIFFERENT)
+
+
+def _summary(session: Session, check: RecordingCheck) -> None:
+    from ursa.policies import Mark
+
+    names = {
+        Mark.SAME: "same",
+        Mark.MISSING: "missing",
+        Mark.UNREGISTERED: "not in the catalog",
+        Mark.DIFFERENT: "different",
+        Mark.ERROR: "not checked",
+    }
+    counts = {name: check.count(mark) for mark, name in names.items()}
+    session.out.record(
+        "recording",
+        rec_id=check.rec_id,
+        recording_hash=check.recording_hash,
+        status="ok" if check.ok else "fail",
+        files=list(check.files),
+    )
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no files"
+    session.out.line(f"{'OK  ' if check.ok else 'FAIL'} {check.rec_id}: {told}")
