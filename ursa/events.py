@@ -6,6 +6,7 @@ user's callback are four sinks of one event.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,8 @@ class UploadProgress:
 
     ``bytes_total`` is what the plan sends, sidecars included; it is known before the first byte moves.
     ``bytes_uploaded`` never goes backwards and ends equal to it. ``resumed_bytes`` is the share of
-    ``bytes_uploaded`` that an earlier run had sent and this one took over.
+    ``bytes_uploaded`` that an earlier run had sent and this one took over. ``bytes_per_s`` and ``eta_s`` are of the
+    last ten seconds; ``eta_s`` is None where nobody can tell.
     """
 
     phase: UploadPhase
@@ -35,6 +37,8 @@ class UploadProgress:
     bytes_skipped: int
     resumed_bytes: int
     elapsed_s: float
+    bytes_per_s: float = 0.0
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,40 @@ class DownloadProgress:
     files_done: int
     files_total: int
     elapsed_s: float
+    bytes_per_s: float = 0.0
+    eta_s: float | None = None
+
+
+class Speed:
+    """Throughput and remaining time, computed here for every sink: over the last ten seconds, by what really moved."""
+
+    WINDOW_S = 10.0
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def update(self, now_s: float, bytes_moved: int) -> None:
+        """``bytes_moved`` in all by ``now_s`` (a monotonic clock)."""
+        samples = self._samples
+        if samples and now_s - samples[-1][0] < self.WINDOW_S / 100:
+            samples[-1] = (samples[-1][0], bytes_moved)
+        else:
+            samples.append((now_s, bytes_moved))
+        while len(samples) > 2 and now_s - samples[0][0] > self.WINDOW_S:
+            samples.popleft()
+
+    @property
+    def bytes_per_s(self) -> float:
+        """0 until something has moved."""
+        if len(self._samples) < 2:
+            return 0.0
+        (start, first), (end, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (end - start) if end > start else 0.0
+
+    def eta_s(self, bytes_left: int) -> float | None:
+        """Seconds until ``bytes_left`` have moved at this speed; None where nobody can tell."""
+        speed = self.bytes_per_s
+        return bytes_left / speed if speed > 0 else None
 
 
 UploadCallback = Callable[[UploadProgress], object]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ursa.catalog.query import QueryResult
 from ursa.catalog.rows import ModalityRow
 from ursa.errors import ConflictError, InvalidRecordingError, UsageError
-from ursa.events import DownloadCallback, DownloadPhase, DownloadProgress
+from ursa.events import DownloadCallback, DownloadPhase, DownloadProgress, Speed
 from ursa.manifest import normalize_path, shown
 from ursa.store import Store
 from ursa.transfer.download import DownloadItem, Fetched, download
@@ -139,6 +139,7 @@ class _Teller:
         self._bytes = 0
         self._files = 0
         self._lock = threading.Lock()
+        self._speed = Speed()
         self._ready: set[Path] = set()
         self._current = 0
         self._begun = False
@@ -189,6 +190,7 @@ class _Teller:
         """One event, to the logger and to the callback."""
         with self._lock:
             count = self._bytes
+            self._speed.update(time.monotonic(), count)
         event = DownloadProgress(
             phase=phase,
             rec_id=group.rec_id if group else "",
@@ -199,6 +201,8 @@ class _Teller:
             files_done=self._files,
             files_total=self._files_total,
             elapsed_s=time.monotonic() - self._started,
+            bytes_per_s=self._speed.bytes_per_s,
+            eta_s=self._speed.eta_s(self._bytes_total - count),
         )
         logger.log(
             logging.DEBUG if phase == "file_done" else logging.INFO,

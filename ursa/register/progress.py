@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ursa.events import UploadCallback, UploadPhase, UploadProgress
+from ursa.events import Speed, UploadCallback, UploadPhase, UploadProgress
 from ursa.register.results import IngestPlan
 from ursa.transfer.upload import Moved, UploadEvent
 
@@ -32,6 +32,7 @@ class Progress:
         self._file_bytes: dict[str, int] = defaultdict(int)
         self._bytes_total = self._bytes_done = self._bytes_skipped = self._resumed = 0
         self._files_total = self._files_done = 0
+        self._speed = Speed()
 
     @property
     def seconds(self) -> float:
@@ -79,6 +80,7 @@ class Progress:
         if not always and now - self._told_at[path] < 1 / _EVENTS_PER_SECOND:
             return
         self._told_at[path] = now
+        self._speed.update(now, self._bytes_done - self._resumed)
         event = UploadProgress(
             phase=phase,
             rec_id=self._rec_id,
@@ -92,6 +94,8 @@ class Progress:
             bytes_skipped=self._bytes_skipped,
             resumed_bytes=self._resumed,
             elapsed_s=now - self._started,
+            bytes_per_s=self._speed.bytes_per_s,
+            eta_s=self._speed.eta_s(self._bytes_total - self._bytes_done),
         )
         level = logging.DEBUG if phase in _QUIET else logging.INFO
         if logger.isEnabledFor(level):
