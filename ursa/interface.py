@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -448,14 +449,16 @@ class DataInterface:
     def _delta_options(self, role: Role) -> dict[str, str]:
         secret = self._credentials.get(role)
         endpoint = self.profile.endpoint_url or ""
-        return {
+        # Absent, it would be taken from the environment; empty, it is sent, and R2 refuses an empty one.
+        stray = secret.session_token is None and "AWS_SESSION_TOKEN" in os.environ
+        token = {"AWS_SESSION_TOKEN": secret.session_token or ""} if secret.session_token or stray else {}
+        return token | {
             "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ENDPOINT_URL_S3": endpoint,
             "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower(),
             "AWS_REGION": self.profile.region,
             "AWS_ACCESS_KEY_ID": secret.access_key_id,
             "AWS_SECRET_ACCESS_KEY": secret.secret_access_key,
-            # Empty rather than absent: absent would let the environment's AWS_SESSION_TOKEN in.
-            "AWS_SESSION_TOKEN": secret.session_token or "",
             "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
             "aws_conditional_put": "etag",
             "connect_timeout": "10s",

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO
 
 import orjson
@@ -67,6 +68,8 @@ class LocalStore:
     def head(self, key: str) -> ObjectInfo:
         with _words(key, "head"):
             stat = self._path(key).stat()
+            if not S_ISREG(stat.st_mode):
+                raise IsADirectoryError
             return self._info(key, stat)
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:

@@ -89,21 +89,22 @@ class RetryingStore:
         self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
     ) -> Iterator[bytes]:
         position = start
-        failures = 0
-        while True:
-            blocks = self._inner.stream(key, start=position, end=end, if_match=if_match)
+        blocks: Iterator[bytes] | None = None
+
+        def following() -> bytes | None:
+            # A connection that broke is opened again where it broke off, with the waits of any other request.
+            nonlocal blocks
+            if blocks is None:
+                blocks = self._inner.stream(key, start=position, end=end, if_match=if_match)
             try:
-                while (block := next(blocks, None)) is not None:
-                    failures = 0
-                    position += len(block)
-                    yield block
+                return next(blocks, None)
             except TransientError:
-                failures += 1
-                if failures >= self._policy.attempts or self._policy.stopped.is_set() or not self._policy.spend():
-                    raise
-                self._policy.stopped.wait(min(0.2 * 2**failures, self._policy.max_delay_s))
-                continue
-            return
+                blocks = None
+                raise
+
+        while (block := self._policy.call(following)) is not None:
+            position += len(block)
+            yield block
 
     def put(self, key: str, body: Body, **options: Any) -> PutResult:
         return self._policy.call(lambda: self._inner.put(key, body, **options))

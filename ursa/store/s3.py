@@ -52,6 +52,7 @@ from ursa.store.protocol import (
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from obstore.store import S3Credential
 
 T = TypeVar("T")
 
@@ -128,6 +129,7 @@ class S3Store:
         self._counter = counter
         self._clients: _Clients | None = None
         self._checks_sha256: bool | None = None
+        self._ailing_until = 0.0
         self._probing = threading.Lock()  # taken once, by whoever asks the server, and kept
         self._lock = threading.Lock()
 
@@ -190,7 +192,7 @@ class S3Store:
         metadata: Mapping[str, str] | None = None,
     ) -> PutResult:
         metadata = dict(metadata or {}) | {SHA256_KEY: sha256}
-        if if_match is None and len(body) <= _RUST_BYTES:
+        if if_match is None and len(body) <= _RUST_BYTES and time.monotonic() >= self._ailing_until:
             with contextlib.suppress(InvalidPathError):
                 return self._rust_put(key, body, sha256, if_absent, metadata)
         condition = _condition(if_absent, if_match)
@@ -293,7 +295,12 @@ class S3Store:
             reply = obstore.put(clients.rust, key, body, mode=mode, use_multipart=False, attributes=metadata)
             return _unquote(reply["e_tag"] or "")
 
-        etag = self._attempt("write", key, action)
+        try:
+            etag = self._attempt("write", key, action)
+        except TransientError:
+            # obstore does not tell Retry-After: as long as the server ails, requests go the way that does.
+            self._ailing_until = time.monotonic() + _FRESH_S
+            raise
         if self._checks_sha256 is None and self._probing.acquire(blocking=False):
             self._checks_sha256 = self._has_checked(key, sha256)
         # Every such request carries x-amz-checksum-sha256: where the server checks it, an md5 would prove nothing new.
@@ -365,23 +372,31 @@ class S3Store:
                 ),
             )
         client.meta.events.register("before-send.s3", self._count)
+        # botocore's answer to a redirect is to ask for the bucket's region, which is redirected as well, and so on.
+        client.meta.events.register("before-call.s3.HeadBucket", self._redirected)
         return client  # type: ignore[no-any-return]
 
     def _rust_client(self, secret: Credentials) -> RustStore:
         return RustStore(
             self._at.bucket,
+            # Both names: the environment's AWS_ENDPOINT_URL_S3 would win over `endpoint` alone.
             endpoint=self._at.endpoint_url,
+            aws_endpoint_url_s3=self._at.endpoint_url,
             region=self._at.region,
-            access_key_id=secret.access_key_id,
-            secret_access_key=secret.secret_access_key,
-            # Empty rather than absent: absent would let AWS_SESSION_TOKEN of the environment in.
-            session_token=secret.session_token or "",
+            # A provider rather than keys: keys alone would let AWS_SESSION_TOKEN of the environment in.
+            credential_provider=lambda: _rust_credential(secret),
             virtual_hosted_style_request=False,
             checksum_algorithm="SHA256",
             conditional_put="etag",
             skip_signature=False,
             retry_config={"max_retries": 0},
             client_options={"allow_http": True, "connect_timeout": f"{_CONNECT_TIMEOUT_S}s", "timeout": "120s"},
+        )
+
+    def _redirected(self, **_: Any) -> None:
+        raise StorageError(
+            f"{self._at.endpoint_url} sends every request somewhere else",
+            hint="Check endpoint_url (`ursa config show`): https, not http? And whether this network asks for a login.",
         )
 
     def _count(self, event_name: str, **_: Any) -> None:
@@ -402,6 +417,9 @@ class S3Store:
             raise self._from_code("PreconditionFailed", 412, "", operation, key) from None
         except InvalidPathError:
             raise
+        except FileNotFoundError as error:
+            # What obstore raises for a 404.
+            raise self._from_rust(str(error), operation, key) from None
         except BaseError as error:
             raise self._from_rust(str(error), operation, key) from None
         except SSLError as error:
@@ -519,6 +537,15 @@ def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
     if if_absent:
         return {"IfNoneMatch": "*"}
     return {} if if_match is None else {"IfMatch": f'"{if_match}"'}
+
+
+def _rust_credential(secret: Credentials) -> S3Credential:
+    return {
+        "access_key_id": secret.access_key_id,
+        "secret_access_key": secret.secret_access_key,
+        "token": secret.session_token,
+        "expires_at": None,
+    }
 
 
 def _etag_evidence(etag: str, body: Body) -> Evidence:

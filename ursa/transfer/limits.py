@@ -18,7 +18,7 @@ def parse_rate(text: str) -> float | None:
     """``"20M"`` → bytes a second (units of 1,024, as rclone has them); ``"off"`` → None, no limit."""
     if text.strip().lower() == "off":
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([BKMG]?)i?B?(?:/s)?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([BKMG]?)i?B?(?:/s)?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"{text!r} is not a bandwidth", hint="Write for instance 20M, 512K or off; M is MiB a second.")
     return float(match[1]) * _UNITS[match[2].upper()]
