@@ -46,7 +46,9 @@ def read_pointer(store: Store, assets_prefix: str) -> Pointer | None:
         raise _broken(store, key, "it is not a pointer") from None
     if version != _VERSION:
         raise _broken(store, key, f"its schema_version is {version!r}, this ursa knows {_VERSION}; upgrade ursa")
-    if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", prefix):
+    if not isinstance(prefix, str) or not re.fullmatch(
+        r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", prefix
+    ):
         raise _broken(store, key, "its prefix is not a relative path")
     return Pointer(
         prefix, str(content.get("activated_at")), str(content.get("activated_by")), content.get("previous"), info.etag

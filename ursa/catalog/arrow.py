@@ -44,6 +44,10 @@ class TableKind(Generic[Row]):
         """The columns' names, in order."""
         return [field.name for field in self.schema.fields]
 
+    def column_type(self, name: str) -> Any:
+        """A column's Delta type."""
+        return next(field.type for field in self.schema.fields if field.name == name)
+
     def table(self, rows: Sequence[Row]) -> Table:
         """The rows as an Arrow table with exactly this schema."""
         values = [self.to_values(row) for row in rows]

@@ -108,6 +108,7 @@ class CatalogTable(Generic[Row]):
         """See what others have committed."""
         with _words(self.uri, "refresh"):
             self._table.update_incremental()
+        self._check_version()
 
     def select(
         self, condition: str, *, also: Mapping[str, CatalogTable[Any]] | None = None, tail: str = ""

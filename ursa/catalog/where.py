@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +52,23 @@ def by_hash(recording_hashes: Iterable[str]) -> str:
     return f"{any_of('hash_bucket', sorted({text[:2] for text in hashes}))} AND {any_of('recording_hash', hashes)}"
 
 
+def _comparable(kind: TableKind[Any], column: str, value: object) -> object:
+    """A value as the column holds it. Raises ``UsageError`` where the two can't be compared."""
+    stored = str(getattr(kind.column_type(column), "type", "string"))
+    fitting = {
+        "timestamp": isinstance(value, datetime),
+        "double": isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
+        "long": isinstance(value, int) and not isinstance(value, bool),
+    }
+    if stored == "timestamp" and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(value)
+    if not fitting.get(stored, isinstance(value, str)):
+        expected = {"timestamp": "a time", "double": "a number", "long": "a whole number"}.get(stored, "text")
+        raise UsageError(f"{kind.name}.{column} holds {expected}; {value!r} can't be compared with it")
+    return value
+
+
 def _term(kind: TableKind[Any], column: str, value: object) -> str:
     if column not in kind.columns:
         raise UsageError(
@@ -58,7 +77,7 @@ def _term(kind: TableKind[Any], column: str, value: object) -> str:
     if column in _UNFILTERABLE:
         raise UsageError(f"{kind.name}.{column} holds a structure and can't be compared; filter the rows in Python")
     values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-    wanted = [item for item in values if item is not None]
+    wanted = [_comparable(kind, column, item) for item in values if item is not None]
     if column in _LISTS:
         terms = [f"array_has({column}, {literal(item)})" for item in wanted]
     elif column == "recording_hash":

@@ -16,6 +16,9 @@ from ursa.policies import Action
 
 AUXILIARY_KEY = "auxiliary_files"
 """Metadata key: JSON object of path → [size_bytes, sha256] for files outside of worker directories."""
+WORKERS_KEY = "workers"
+"""Metadata key: JSON list of the [modality, worker_id] that the recording's commit covers. A modality row that is not
+in it belongs to a run that has not committed (yet)."""
 REGISTERED_AT_KEY = "registered_at"
 """Metadata key of a modality: when its files were proven, ISO 8601."""
 _TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
@@ -69,7 +72,12 @@ def decide(
     """
     if existing is None:
         return Decision(Action.CREATED, row, tuple(modalities))
-    there = {(item.modality, item.worker_id): item for item in registered}
+    covered = _workers(existing)
+    there = {
+        (item.modality, item.worker_id): item
+        for item in registered
+        if covered is None or (item.modality, item.worker_id) in covered
+    }
     ours = {(item.modality, item.worker_id): item for item in modalities}
     under = tuple(replace(item, recording_hash=existing.recording_hash) for item in modalities)
     if overwrite:
@@ -103,7 +111,15 @@ def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
     metadata = {key: value for key, value in {**row.metadata, **existing.metadata}.items() if key not in _TIME_FLAGS}
     best = _stated(existing, row)
     metadata |= {flag: best[0].metadata[flag] for flag in _TIME_FLAGS if flag in best[0].metadata}
-    united = auxiliary(existing) | auxiliary(row)
+    covered = _workers(existing)
+    if covered is not None:
+        metadata[WORKERS_KEY] = json.dumps(sorted(covered | (_workers(row) or set())), ensure_ascii=False)
+    else:
+        metadata.pop(WORKERS_KEY, None)
+    known = auxiliary(existing)
+    united = known | {
+        path: value for path, value in auxiliary(row).items() if path not in known or value[1] is not None
+    }
     if united:
         metadata[AUXILIARY_KEY] = auxiliary_text(united)
     return replace(
@@ -126,6 +142,17 @@ def auxiliary(row: RecordingRow) -> dict[str, list[int | str | None]]:
     """Path → [size_bytes, sha256] of the files outside of worker directories."""
     parsed: dict[str, list[int | str | None]] = json.loads(row.metadata.get(AUXILIARY_KEY, "{}"))
     return parsed
+
+
+def workers_text(modalities: Iterable[ModalityRow]) -> str:
+    """The metadata value for the workers that a commit covers."""
+    return json.dumps(sorted([item.modality, item.worker_id] for item in modalities), ensure_ascii=False)
+
+
+def _workers(row: RecordingRow) -> set[tuple[str, str]] | None:
+    """The workers that a recording's commit covers; None where its row does not say."""
+    text = row.metadata.get(WORKERS_KEY)
+    return None if text is None else {(modality, worker_id) for modality, worker_id in json.loads(text)}
 
 
 def auxiliary_text(files: Mapping[str, Sequence[int | str | None]]) -> str:

@@ -21,10 +21,12 @@ from ursa.register.commit import Registration, register
 from ursa.register.decide import (
     AUXILIARY_KEY,
     REGISTERED_AT_KEY,
+    WORKERS_KEY,
     Decision,
     auxiliary_text,
     decide,
     identify,
+    workers_text,
 )
 from ursa.register.local import LocalRecording, read_local
 from ursa.register.planning import (
@@ -107,7 +109,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     progress.expect(sum(file.size_bytes for file in local.scan.files if listing.get(file.path) is None))
     in_bucket, absent = find_missing(local, listing, context, standing.registered)
     files = plan_files(local, listing, context, registered=standing.registered, hashes=standing.hashes)
-    sidecars, warnings = plan_sidecars(local, listing, context, absent)
+    sidecars, warnings, peer = plan_sidecars(local, listing, context, absent)
     if absent:
         warnings.append(f"not here, so not registered now: node {', '.join(absent)}; ingest that half when it comes")
     return IngestPlan(
@@ -119,6 +121,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         in_bucket=in_bucket,
         absent_nodes=absent,
         participant=request.participant,
+        peer_participant=peer,
         unlisted=local.unlisted,
         junk=local.scan.junk,
         warnings=(*local.scan.warnings, *warnings),
@@ -172,8 +175,8 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     hashes: Mapping[str, str] = {}
     if existing and not request.options.overwrite:
         hashes = existing_hashes(local, registered, lambda item: _registered_at(existing, item), context)
-    row = _recording_row(request, stated or "", _local_auxiliary(local))
     ours = [_modality(local, worker, _local_rows(local, worker, hashes)) for worker in _workers(local)]
+    row = _recording_row(request, stated or "", ours, _local_auxiliary(local))
     decision = decide(existing, registered, row, ours, overwrite=request.options.overwrite)
     return _Standing(existing, registered, decision, hashes)
 
@@ -220,7 +223,7 @@ def _send_sidecars(services: Services, plan: IngestPlan, progress: Progress, war
         except ObjectConflictError:
             if sidecar.file.kind != "participant":
                 raise
-            services.stop.clear()
+            services.stop.forgive()
             warnings.append("a different participant.txt arrived in the bucket meanwhile and stays")
     return sent
 
@@ -318,26 +321,29 @@ def _registration(catalog: Catalog, request: Request, plan: IngestPlan, files: M
         for planned in plan.files
         if planned.file.path not in raw_paths
     }
-    row = replace(
-        _recording_row(request, recording_hash, extra),
-        registered_at=datetime.now(UTC),
-        registered_by=catalog.home.author.by,
-    )
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC)
+    stamp = {REGISTERED_AT_KEY: now.isoformat(timespec="seconds")}
     modalities = tuple(
-        replace(_modality(local, worker, rows), recording_hash=recording_hash, metadata={REGISTERED_AT_KEY: now})
+        replace(_modality(local, worker, rows), recording_hash=recording_hash, metadata=stamp)
         for worker, rows in sorted(workers.items())
     )
-    participants = (request.participant,) if request.participant else ()
+    row = _recording_row(request, recording_hash, modalities, extra)
+    row = replace(row, registered_at=now, registered_by=catalog.home.author.by)
+    participants = tuple(name for name in (request.participant, plan.peer_participant) if name)
+    row = replace(row, participant_ids=tuple(sorted({participant_id(name) for name in participants})))
     return Registration(row, modalities, participants, local.manifest.recording_hash, request.options.overwrite)
 
 
 def _recording_row(
-    request: Request, recording_hash: str, extra: Mapping[str, Sequence[int | str | None]]
+    request: Request,
+    recording_hash: str,
+    workers: Sequence[ModalityRow],
+    extra: Mapping[str, Sequence[int | str | None]],
 ) -> RecordingRow:
     local = request.local
     times = local.times
     metadata = {"manifest_recording_id": local.rec_id} | dict.fromkeys(times.flags, "true")
+    metadata[WORKERS_KEY] = workers_text(workers)
     if local.manifest.expected_nodes:
         metadata["nodes"] = ",".join(local.manifest.expected_nodes)
     if extra:

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TypeVar
 
 from ursa.catalog.rows import FileRow, ModalityRow
-from ursa.errors import ChecksumMismatchError, MissingFilesError, UrsaError
+from ursa.errors import ChecksumMismatchError, InvalidRecordingError, MissingFilesError, UrsaError
 from ursa.manifest import FileEntry, parse_manifest, shown
-from ursa.recording import LocalFile, ManifestSource
+from ursa.recording import LocalFile, ManifestSource, parse_participant
 from ursa.register.local import LocalRecording
 from ursa.register.results import BucketFile, PlannedFile
 from ursa.store import ObjectInfo, Store
@@ -140,8 +140,8 @@ def plan_files(
 
 def plan_sidecars(
     local: LocalRecording, listing: Listing, context: Context, absent_nodes: Sequence[str]
-) -> tuple[tuple[PlannedFile, ...], list[str]]:
-    """participant.txt, then the manifests, ``manifest.json`` last; and warnings.
+) -> tuple[tuple[PlannedFile, ...], list[str], str | None]:
+    """participant.txt, then the manifests, ``manifest.json`` last; warnings; the name in a peer's participant.txt.
 
     A manifest in the bucket is the mark that all of its files are there: one that lists files of an absent node waits
     for that node's half.
@@ -151,12 +151,14 @@ def plan_sidecars(
     """
     planned: list[PlannedFile] = []
     warnings: list[str] = []
+    peer = None
     participant = local.scan.by_path.get("participant.txt")
     if participant is not None:
         data = read_whole(source_of(participant))
         item = _sidecar(participant, data, listing, context.store)
         if item.action == "replace" and not context.options.replace_objects:
             item = replace(item, action="keep")
+            peer = _peer_participant(context.store, item.key)
             warnings.append("the bucket has a different participant.txt, which stays; the rows get both names")
         planned.append(item)
     sources = sorted(local.loaded.sources, key=lambda source: (source.path == "manifest.json", source.path))
@@ -180,7 +182,7 @@ def plan_sidecars(
         ):
             raise conflict([item.key])
         planned.append(item)
-    return tuple(planned), warnings
+    return tuple(planned), warnings, peer
 
 
 def preflight(local: LocalRecording, files: Sequence[PlannedFile], context: Context) -> tuple[PlannedFile, ...]:
@@ -269,6 +271,13 @@ def _sidecar(file: LocalFile, data: bytes, listing: Listing, store: Store) -> Pl
     if info.size_bytes == len(data) and store.read(info.key)[0] == data:
         return PlannedFile(file, info.key, "skip", etag=info.etag)
     return PlannedFile(file, info.key, "replace", etag=info.etag, data=data)
+
+
+def _peer_participant(store: Store, key: str) -> str | None:
+    try:
+        return parse_participant(store.read(key)[0], source=key)
+    except InvalidRecordingError:
+        return None
 
 
 def _replaceable(store: Store, key: str) -> bool:

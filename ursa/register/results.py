@@ -59,6 +59,7 @@ class IngestPlan:
     in_bucket: tuple[BucketFile, ...]
     absent_nodes: tuple[str, ...]
     participant: str | None
+    peer_participant: str | None
     unlisted: tuple[str, ...]
     junk: tuple[str, ...]
     warnings: tuple[str, ...]

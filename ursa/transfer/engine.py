@@ -101,6 +101,11 @@ class Stop(threading.Event):
         self.error: BaseException | None = None
         self._first = threading.Lock()
 
+    def forgive(self) -> None:
+        """Go on after an error that the caller has dealt with."""
+        self.error = None
+        self.clear()
+
     def fail(self, error: BaseException) -> None:
         """Stop because of ``error``."""
         with self._first:
