@@ -191,7 +191,8 @@ class DataInterface:
             return self.ingest(
                 rec_dir / MANIFEST_NAME,
                 rec_dir,
-                read_participant(rec_dir) if participant is None else participant,
+                # What is no directory is refused by what comes next, in better words.
+                read_participant(rec_dir) if participant is None and rec_dir.is_dir() else participant,
                 overwrite=overwrite or policy is Existing.OVERWRITE,
                 replace_objects=replace_objects,
                 trust_size=trust_size,

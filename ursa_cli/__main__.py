@@ -16,7 +16,13 @@ def main() -> None:
             sys.exit(reply.print())
     from ursa_cli.app import run
 
-    sys.exit(run())
+    code = run()
+    if code == 130:
+        # What was in flight has had its time; a thread that hangs in a request must not hold the exit.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -106,6 +107,15 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            return _other(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(
+            f"ursa: can't write the output: {error.strerror}; what was asked for may be done all the same",
+            file=sys.stderr,
+        )
+        return 1
     except Exception as error:  # noqa: BLE001  (a usage error of typer's, or a bug of ours: both are told apart below)
         return _other(error)
     return result if isinstance(result, int) else 0

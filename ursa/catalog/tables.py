@@ -20,6 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.rows import SCHEMA_VERSION
+from ursa.catalog.stream import StreamError, hearing, read_all
 from ursa.errors import StorageError, UrsaError
 
 Row = TypeVar("Row")
@@ -73,7 +74,7 @@ class CatalogTable(Generic[Row]):
         self._author = author
         with _words(uri, "open"):
             try:
-                self._table = DeltaTable(uri, storage_options=self._options)
+                self._table = hearing(lambda: DeltaTable(uri, storage_options=self._options))
             except TableNotFoundError:
                 raise StorageError(
                     f"the catalog's table {uri} is not there, though ACTIVE.json names it",
@@ -107,7 +108,7 @@ class CatalogTable(Generic[Row]):
     def refresh(self) -> None:
         """See what others have committed."""
         with _words(self.uri, "refresh"):
-            self._table.update_incremental()
+            hearing(self._table.update_incremental)
         self._check_version()
 
     def select(
@@ -122,7 +123,7 @@ class CatalogTable(Generic[Row]):
             builder = QueryBuilder().register(self.kind.name, self._table)
             for name, other in (also or {}).items():
                 builder = builder.register(name, other._table)
-            return builder.execute(sql).read_all()
+            return hearing(lambda: read_all(builder.execute(sql)))
 
     def compare_and_swap(self, decide: Callable[[], Change[Row] | None]) -> bool:
         """Decide, commit; after a lost race refresh and do both again. ``decide`` queries this table and returns what to
@@ -235,7 +236,7 @@ def _properties(author: Author, operation: str, op_id: str, rows: int = 0) -> Co
 def _words(uri: str, operation: str) -> Any:
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except (DeltaError, OSError, StreamError) as error:
         raise StorageError(
             f"can't {operation} the catalog table {uri}: {_one_line(error)}",
             hint="Check the network and `ursa config show`, then run the same command again.",
