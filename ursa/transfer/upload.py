@@ -287,8 +287,8 @@ class _LargeFile:
         return Uploaded(self.item, sha256, etag, self.run._read_back(self.item, sha256))
 
     def _take_over_or_create(self) -> None:
-        """Take over the open upload that has most; nobody's is ever aborted here."""
-        best = 0
+        """Take over the open upload that has most, if only its beginning; nobody's is ever aborted here."""
+        best = -1
         for candidate in self.run.open_uploads.get(self.item.key, ()):
             try:
                 parts = {part.number: part for part in self.run.store.list_parts(self.item.key, candidate.upload_id)}
@@ -298,17 +298,17 @@ class _LargeFile:
             arrived = sum(part.size_bytes for part in parts.values())
             if size and arrived > best:
                 best, self.upload_id, self.part_bytes, self.arrived = arrived, candidate.upload_id, size, parts
-        self.taken_over = best > 0
+        self.taken_over = best >= 0
         if not self.taken_over:
             stated = {SHA256_KEY: self.item.sha256} if self.item.sha256 else {}
             self.upload_id = self.run.store.create_upload(self.item.key, metadata=stated)
 
     def _cut_of(self, parts: Mapping[int, Part]) -> int:
         """The part size of an upload that somebody began, 0 where it does not suit this file."""
-        if not parts:
-            return 0
         total = self.item.file.size_bytes
         size = parts[1].size_bytes if 1 in parts else part_bytes(total)
+        if not parts:
+            return size
         if size < min(5 * MIB, total) or part_count(total, size) > MAX_PARTS or max(parts) > part_count(total, size):
             return 0
         fits = all(part.size_bytes == min(size, total - (part.number - 1) * size) for part in parts.values())

@@ -1,0 +1,173 @@
+"""What is in the bucket already is skipped with proof only, and never overwritten unasked."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_tools import FILES, MIB, PREFIX, REC, ingest, objects, on_disk, put, sha256, writer
+from boto3.s3.transfer import TransferConfig
+
+from conftest import Buckets, MakeConfig
+from helpers import make_recording, run_ursa
+from proxy import FaultProxy
+from servers import S3Server
+from ursa import ConflictError, DataInterface, ObjectConflictError, RecordingExistsError
+
+CONTENT = os.urandom(MIB)
+
+
+@pytest.fixture
+def data(weed_buckets: Buckets, s3_config: MakeConfig) -> Any:
+    """A data interface on SeaweedFS that may write."""
+    with writer(s3_config(weed_buckets)) as opened:
+        yield opened
+
+
+def foreign(buckets: Buckets, path: str, body: bytes, part_bytes: int, **extra: Any) -> None:
+    """Upload in parts as boto3, rclone or s5cmd would."""
+    config = TransferConfig(multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=4)
+    buckets.server.client().upload_fileobj(
+        io.BytesIO(body), buckets.raw, PREFIX + path, Config=config, ExtraArgs=extra or None
+    )
+
+
+def evidence(data: DataInterface) -> dict[str, str]:
+    """How good the proof of each registered file is."""
+    return {file.path: file.evidence for row in data.list_modalities() for file in row.files}
+
+
+def test_md5_and_part_md5s_prove(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
+    sizes = {5: 12, 8: 17, 16: 33, 32: 40, 64: 65}
+    files = {f"camera_left/{part}.mp4": CONTENT * total for part, total in sizes.items()}
+    files |= {"eeg_a/one.edf": b"one", "eeg_a/none.edf": b""}
+    for part in sizes:
+        foreign(weed_buckets, f"camera_left/{part}.mp4", files[f"camera_left/{part}.mp4"], part * MIB)
+    for path in ("eeg_a/one.edf", "eeg_a/none.edf"):
+        put(weed_buckets, PREFIX + path, files[path])
+    rec_dir = make_recording(tmp_path, REC, files)
+    result = ingest(data, rec_dir)
+    assert (result.files_uploaded, result.files_skipped) == (1, 7)
+    assert result.bytes_skipped == sum(map(len, files.values()))
+    assert evidence(data) == dict.fromkeys(files, "etag")
+
+
+def test_stored_sha256_or_a_get_prove_the_rest(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
+    files = {"camera_left/stated.mp4": CONTENT * 15, "camera_left/silent.mp4": CONTENT[::-1] * 15}
+    stated = {"sha256": sha256(files["camera_left/stated.mp4"])}
+    foreign(weed_buckets, "camera_left/stated.mp4", files["camera_left/stated.mp4"], 7 * MIB, Metadata=stated)
+    foreign(weed_buckets, "camera_left/silent.mp4", files["camera_left/silent.mp4"], 7 * MIB)
+    result = ingest(data, make_recording(tmp_path, REC, files))
+    assert (result.files_uploaded, result.files_skipped) == (1, 2)
+    assert evidence(data) == dict.fromkeys(files, "sha256")
+
+
+def test_nothing_is_fetched_where_an_etag_proves(
+    weed_buckets: Buckets,
+    s3_config: MakeConfig,
+    fault_proxy: Callable[[S3Server], FaultProxy],
+    tmp_path: Path,
+) -> None:
+    writer(s3_config(weed_buckets)).close()
+    foreign(weed_buckets, "camera_left/a.mp4", CONTENT * 17, 8 * MIB)
+    put(weed_buckets, PREFIX + "eeg_a/b.edf", b"b" * 1000)
+    rec_dir = make_recording(tmp_path, REC, {"camera_left/a.mp4": CONTENT * 17, "eeg_a/b.edf": b"b" * 1000})
+    proxy = fault_proxy(weed_buckets.server)
+    done = run_ursa("ingest", rec_dir, "--config", s3_config(weed_buckets.at(proxy.url)))
+    assert done.returncode == 0, done.stderr
+    raw = [entry for entry in proxy.log if entry.path.startswith(f"/{weed_buckets.raw}")]
+    assert [entry.path.rpartition("/")[2] for entry in raw if entry.method != "GET" and entry.method != "HEAD"] == [
+        "manifest.json"
+    ]
+    assert not [entry for entry in raw if entry.kind == "get"]
+
+
+def _same_size(rec_dir: Path) -> dict[str, bytes]:
+    paths = ("camera_left/seg_000.mp4", "eeg_a/seg_001.edf")
+    return {path: bytes(len((rec_dir / path).read_bytes())) for path in paths}
+
+
+def test_other_content_names_every_key_before_a_byte_moves(
+    data: DataInterface, weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    rec_dir = make_recording(tmp_path, REC, FILES)
+    others = _same_size(rec_dir) | {"eeg_a/seg_000.edf": b"another size"}
+    for path, body in others.items():
+        put(weed_buckets, PREFIX + path, body)
+    before = objects(weed_buckets)
+    with pytest.raises(ObjectConflictError) as refused:
+        ingest(data, rec_dir)
+    assert sorted(refused.value.keys) == sorted(before)
+    assert all(key in refused.value.message for key in before)
+    assert "--replace-objects" in (refused.value.hint or "")
+    assert refused.value.exit_code == 5
+    assert objects(weed_buckets) == before
+    assert data.list_recordings() == []
+    result = ingest(data, rec_dir, replace_objects=True)
+    assert (result.action, result.files_uploaded, result.files_skipped) == ("created", 4, 0)
+    assert objects(weed_buckets) == on_disk(rec_dir)
+
+
+def test_large_objects_are_replaced_too(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
+    rec_dir = make_recording(tmp_path, REC, {"camera_left/a.mp4": CONTENT * 18})
+    put(weed_buckets, PREFIX + "camera_left/a.mp4", bytes(18 * MIB))
+    with pytest.raises(ObjectConflictError):
+        ingest(data, rec_dir, overwrite=True)
+    ingest(data, rec_dir, replace_objects=True)
+    assert objects(weed_buckets) == on_disk(rec_dir)
+
+
+def test_trust_size_is_for_those_who_ask(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
+    rec_dir = make_recording(tmp_path, REC, FILES)
+    others = _same_size(rec_dir)
+    for path, body in others.items():
+        put(weed_buckets, PREFIX + path, body)
+    result = ingest(data, rec_dir, trust_size=True)
+    assert (result.files_uploaded, result.files_skipped) == (2, 2)
+    assert {path for path, proof in evidence(data).items() if proof == "size"} == set(others)
+    for path, body in others.items():
+        assert objects(weed_buckets)[PREFIX + path] == body
+
+
+def test_trust_size_does_not_trust_another_size(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
+    put(weed_buckets, PREFIX + "eeg_a/seg_000.edf", b"another size")
+    with pytest.raises(ObjectConflictError):
+        ingest(data, make_recording(tmp_path, REC, FILES), trust_size=True)
+
+
+def test_a_row_proves_while_the_object_is_the_same(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
+    rec_dir = make_recording(tmp_path, REC, {"camera_left/a.mp4": CONTENT * 15})
+    foreign(weed_buckets, "camera_left/a.mp4", CONTENT * 15, 7 * MIB)
+    ingest(data, rec_dir)
+    again = ingest(data, rec_dir, overwrite=True)
+    assert (again.files_uploaded, again.files_skipped, evidence(data)) == (0, 2, {"camera_left/a.mp4": "sha256"})
+    foreign(weed_buckets, "camera_left/a.mp4", bytes(15 * MIB), 7 * MIB)
+    with pytest.raises(ObjectConflictError):
+        ingest(data, rec_dir, overwrite=True)
+
+
+def test_a_registered_recording_changes_with_both_flags_only(
+    data: DataInterface, weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    ingest(data, make_recording(tmp_path / "first", REC, FILES))
+    before, row = objects(weed_buckets), data.find_recording(REC)
+    changed = make_recording(tmp_path / "second", REC, FILES | {"eeg_a/seg_000.edf": b"other"})
+    refusals: list[tuple[dict[str, bool], type[Exception]]] = [
+        ({}, ConflictError),
+        ({"replace_objects": True}, ConflictError),
+        ({"overwrite": True}, ObjectConflictError),
+    ]
+    for options, error in refusals:
+        with pytest.raises(error, match=r"eeg_a/seg_000\.edf"):
+            ingest(data, changed, **options)
+        assert (objects(weed_buckets), data.find_recording(REC)) == (before, row)
+    result = ingest(data, changed, overwrite=True, replace_objects=True)
+    assert result.action == "overwritten"
+    assert objects(weed_buckets) == on_disk(changed)
+    assert result.recording.recording_hash == row.recording_hash
+    with pytest.raises(RecordingExistsError):
+        ingest(data, changed)

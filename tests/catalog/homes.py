@@ -1,0 +1,108 @@
+"""Catalogs to test on, in a directory or on a server; every argument pickles, so that other processes can open them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ursa.catalog.catalog import Catalog
+from ursa.catalog.home import CatalogHome
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
+from ursa.catalog.tables import Author, Change
+from ursa.credentials import Credentials
+from ursa.register.commit import Registration
+from ursa.register.decide import WORKERS_KEY, workers_text
+from ursa.store.counting import RequestCounter
+from ursa.store.local import LocalStore
+from ursa.store.s3 import S3Location, S3Store
+
+AUTHOR = Author("ada", "green-mantis", "0.0.0")
+PREFIX = "ursa/"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a catalog is: a directory, or a bucket of a server (then all five are given)."""
+
+    root: Path | None = None
+    endpoint_url: str = ""
+    bucket: str = "assets"
+    access_key: str = ""
+    secret_key: str = ""
+
+    def home(self, *, create: bool = True) -> CatalogHome:
+        """The catalog's home; ``create`` makes it on first use."""
+        if self.root is not None:
+            base = f"{self.root / self.bucket}/"
+            return CatalogHome(LocalStore(self.root, self.bucket), PREFIX, base, dict, "local", AUTHOR, create)
+        secret = Credentials(self.access_key, self.secret_key)
+        location = S3Location(self.endpoint_url, self.bucket, "us-east-1", "assets_rw")
+        store = S3Store(location, lambda _again: secret, RequestCounter())
+        return CatalogHome(store, PREFIX, f"s3://{self.bucket}/", self._options, "r2", AUTHOR, create)
+
+    def catalog(self) -> Catalog:
+        """The catalog, open."""
+        return Catalog.open(self.home())
+
+    def _options(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "aws_conditional_put": "etag",
+        }
+
+
+def rec_id(number: int) -> str:
+    return f"rec_20260520_{number:06}_ab"
+
+
+def recording_hash(number: int) -> str:
+    return f"{number % 256:02x}{number:062x}"
+
+
+def recording(number: int = 1, **fields: object) -> RecordingRow:
+    """A row like those that an ingest makes."""
+    values: dict[str, object] = {
+        "recording_hash": recording_hash(number),
+        "rec_id": rec_id(number),
+        "started_at": datetime(2026, 5, 20, 12, 0, number % 60, tzinfo=UTC),
+        "duration_s": 60.0,
+        "metadata": {"manifest_recording_id": rec_id(number)},
+        "registered_at": datetime(2026, 5, 21, tzinfo=UTC),
+        "registered_by": AUTHOR.by,
+    }
+    return RecordingRow(**(values | fields))  # type: ignore[arg-type]
+
+
+def modality(number: int = 1, name: str = "eeg", worker_id: str = "a", **fields: object) -> ModalityRow:
+    """A worker's row with one file."""
+    path = f"{name}_{worker_id}/x.bin" if worker_id else f"{name}/x.bin"
+    file = FileRow(path, f"recordings/{rec_id(number)}/{path}", 10, "cd" * 32, "etag", "sha256")
+    values: dict[str, object] = {"files": (file,), "bytes": 10, "node": "green-mantis"}
+    return ModalityRow(recording_hash(number), name, worker_id, **(values | fields))  # type: ignore[arg-type]
+
+
+def registration(
+    number: int, *modalities: ModalityRow, participants: Sequence[str] = (), overwrite: bool = False, **fields: object
+) -> Registration:
+    """What an ingest of recording ``number`` wants."""
+    ids = tuple(sorted(participant_id(name) for name in participants))
+    workers = modalities or (modality(number),)
+    metadata = {"manifest_recording_id": rec_id(number), WORKERS_KEY: workers_text(workers)}
+    row = recording(number, participant_ids=ids, metadata=metadata, **fields)
+    return Registration(row, workers, tuple(participants), None, overwrite)
+
+
+def add_recordings(catalog: Catalog, rows: Sequence[RecordingRow]) -> None:
+    """Append rows, as one commit."""
+    catalog.recordings.compare_and_swap(lambda: Change(rows, None, "test"))
+
+
+def add_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
+    """Append rows, as one commit."""
+    catalog.modalities.compare_and_swap(lambda: Change(rows, None, "test"))

@@ -1,0 +1,292 @@
+"""A directory as a store: what only happens on disks."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ursa.errors import StorageError
+from ursa.store import NotFoundError, PreconditionFailedError, Store
+from ursa.store.local import LocalStore
+from ursa.store.protocol import SHA256_KEY
+
+NO_LINKS = [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK]
+
+# Puts `new` under `k` and dies by SIGKILL where it first calls the function that argv[2] names.
+DYING_WRITER = """
+import hashlib, os, pathlib, signal, sys
+import ursa.store.local as local
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+root, seam, if_absent = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+store = local.LocalStore(pathlib.Path(root), "raw")
+owner, name = {
+    "fsync": (os, "fsync"), "link": (os, "link"), "replace": (pathlib.Path, "replace"),
+    "metadata": (local, "_sync_directory"),
+}[seam]
+setattr(owner, name, die)
+sha256 = hashlib.sha256(b"new").hexdigest()
+store.put("k", b"new", sha256=sha256, if_absent=if_absent, metadata={"sha256": sha256})
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path, "raw")
+
+
+def put(store: Store, key: str, body: bytes, *, if_absent: bool = False) -> str:
+    sha256 = hashlib.sha256(body).hexdigest()
+    return store.put(key, body, sha256=sha256, if_absent=if_absent, metadata={SHA256_KEY: sha256}).etag
+
+
+def leftovers(root: Path) -> list[str]:
+    """What lies in the store's own temporary directory."""
+    return [path.name for path in (root / ".ursa" / "raw" / "tmp").glob("*")]
+
+
+def no_links(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+# --- disks without hard links
+
+
+@pytest.mark.parametrize("code", NO_LINKS, ids=errno.errorcode.get)
+def test_put_if_absent_without_links(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    no_links(monkeypatch, code)
+    etag = put(store, "a/k", b"1", if_absent=True)
+    with pytest.raises(PreconditionFailedError):
+        put(store, "a/k", b"2", if_absent=True)
+    assert store.read("a/k")[0] == b"1"
+    assert store.head("a/k").etag == etag
+    assert leftovers(tmp_path) == []
+
+
+def test_complete_without_links(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_links(monkeypatch, errno.EPERM)
+    for wins in (True, False):
+        upload_id = store.create_upload("k")
+        part = store.upload_part("k", upload_id, 1, b"1", md5=hashlib.md5(b"1").hexdigest())
+        if wins:
+            store.complete_upload("k", upload_id, [part], if_absent=True)
+        else:
+            with pytest.raises(PreconditionFailedError):
+                store.complete_upload("k", upload_id, [part], if_absent=True)
+    assert store.read("k")[0] == b"1"
+
+
+def test_one_winner_without_links(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_links(monkeypatch, errno.EPERM)
+    start = threading.Barrier(8)
+
+    def race(number: int) -> bool:
+        start.wait()
+        try:
+            put(store, "k", b"%d" % number, if_absent=True)
+        except PreconditionFailedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        wins = list(pool.map(race, range(8)))
+    assert wins.count(True) == 1
+    assert store.read("k")[0] == b"%d" % wins.index(True)
+
+
+def test_another_link_error_is_an_error(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_links(monkeypatch, errno.EIO)
+    with pytest.raises(StorageError, match="can't write k: Input/output error"):
+        put(store, "k", b"1", if_absent=True)
+    assert list(store.list("")) == []
+
+
+# --- metadata beside the object
+
+
+def test_metadata_of_replaced_bytes_is_ignored(store: LocalStore, tmp_path: Path) -> None:
+    put(store, "k", b"old")
+    assert store.head("k").sha256 is not None
+    # Somebody copies another file over it, as people do.
+    (tmp_path / "other").write_bytes(b"new")
+    (tmp_path / "other").replace(tmp_path / "raw" / "k")
+    assert store.head("k").sha256 is None
+    assert store.read("k")[1].sha256 is None
+
+
+def test_metadata_of_bytes_changed_in_place_is_ignored(store: LocalStore, tmp_path: Path) -> None:
+    etag = put(store, "k", b"old")
+    path = tmp_path / "raw" / "k"
+    path.write_bytes(b"new")
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert store.head("k").sha256 is None
+    assert store.head("k").etag != etag
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\x00"])
+def test_broken_metadata_is_none(store: LocalStore, tmp_path: Path, text: bytes) -> None:
+    put(store, "a/k", b"1")
+    (tmp_path / ".ursa" / "raw" / "metadata" / "a" / "k").write_bytes(text)
+    assert store.head("a/k").metadata == {}
+
+
+def test_metadata_goes_with_the_object(store: LocalStore, tmp_path: Path) -> None:
+    put(store, "a/k", b"1")
+    store.delete("a/k")
+    (tmp_path / "raw" / "a" / "k").write_bytes(b"1")
+    assert store.head("a/k").metadata == {}
+
+
+def test_a_put_without_metadata_has_none_of_the_one_before(store: LocalStore) -> None:
+    put(store, "k", b"1")
+    store.put("k", b"2", sha256=hashlib.sha256(b"2").hexdigest())
+    assert store.head("k").metadata == {}
+
+
+# --- writers that die
+
+
+def dying_put(root: Path, seam: str, *, if_absent: bool) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", DYING_WRITER, str(root), seam, str(if_absent)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+@pytest.mark.parametrize("seam", ["fsync", "link"])
+def test_a_killed_writer_leaves_nothing_under_the_name(store: LocalStore, tmp_path: Path, seam: str) -> None:
+    dying_put(tmp_path, seam, if_absent=True)
+    assert list(store.list("")) == []
+    with pytest.raises(NotFoundError):
+        store.head("k")
+    put(store, "k", b"next", if_absent=True)
+    assert store.read("k")[0] == b"next"
+
+
+@pytest.mark.parametrize("seam", ["fsync", "replace"])
+def test_a_killed_writer_leaves_what_was_there(store: LocalStore, tmp_path: Path, seam: str) -> None:
+    put(store, "k", b"old")
+    dying_put(tmp_path, seam, if_absent=False)
+    data, info = store.read("k")
+    assert data == b"old"
+    assert info.sha256 == hashlib.sha256(b"old").hexdigest()
+    # A lock that the dead writer held is free again.
+    put(store, "k", b"next")
+
+
+@pytest.mark.parametrize("if_absent", [True, False])
+def test_killed_before_the_metadata_there_is_none(store: LocalStore, tmp_path: Path, if_absent: bool) -> None:
+    if not if_absent:
+        put(store, "k", b"old")
+    dying_put(tmp_path, "metadata", if_absent=if_absent)
+    data, info = store.read("k")
+    assert data == b"new"
+    assert info.metadata == {}
+
+
+# --- disks that fail
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_full_disk(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    upload_id = store.create_upload("k")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError) as single:
+        put(store, "a/k", b"1", if_absent=True)
+    with pytest.raises(StorageError) as part:
+        store.upload_part("k", upload_id, 1, b"1", md5=hashlib.md5(b"1").hexdigest())
+    assert str(single.value) == f"can't write a/k: {os.strerror(code)}"
+    for caught in (single, part):
+        assert f"k: {os.strerror(code)}" in str(caught.value)
+        assert "Free some space" in (caught.value.hint or "")
+        assert not isinstance(caught.value, NotFoundError)
+    assert list(store.list("")) == []
+    assert list(store.list_parts("k", upload_id)) == []
+    assert leftovers(tmp_path) == []
+
+
+def test_a_disk_that_gives_back_other_bytes(store: LocalStore, tmp_path: Path) -> None:
+    # The stated sha256 stands for what was sent; the file differs from it just as a bad disk's would.
+    with pytest.raises(StorageError, match="k: the disk gave back other bytes"):
+        store.put("k", b"read back", sha256=hashlib.sha256(b"sent").hexdigest())
+    assert list(store.list("")) == []
+    assert leftovers(tmp_path) == []
+
+
+def test_a_directory_that_may_not_be_written(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StorageError, match="can't write a/k: Permission denied"):
+        put(store, "a/k", b"1")
+
+
+# --- keys and directories
+
+
+@pytest.mark.parametrize("key", ["", "/etc/x", "../x", "a/../../x", "a//b", "./a", "a/.", "a/"])
+def test_keys_that_would_lead_elsewhere(store: LocalStore, tmp_path: Path, key: str) -> None:
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    for action in (
+        lambda: put(store, key, b"1"),
+        lambda: store.head(key),
+        lambda: store.read(key),
+        lambda: store.delete(key),
+        lambda: list(store.stream(key)),
+    ):
+        with pytest.raises(StorageError):
+            action()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_buckets_are_apart(tmp_path: Path) -> None:
+    raw, assets = LocalStore(tmp_path, "raw"), LocalStore(tmp_path, "assets")
+    put(raw, "k", b"1")
+    raw.create_upload("k")
+    assert list(assets.list("")) == []
+    assert list(assets.list_uploads("")) == []
+    with pytest.raises(NotFoundError):
+        assets.head("k")
+
+
+def test_what_others_put_there_is_an_object(store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "raw" / "rec").mkdir(parents=True)
+    (tmp_path / "raw" / "rec" / "x.bin").write_bytes(b"copied")
+    (info,) = store.list("rec/")
+    assert (info.key, info.size_bytes) == ("rec/x.bin", 6)
+    assert store.head("rec/x.bin").etag == info.etag
+    with pytest.raises(PreconditionFailedError):
+        put(store, "rec/x.bin", b"mine", if_absent=True)
+
+
+def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "absent", "raw")
+    assert list(store.list("")) == []
+    assert list(store.list_prefixes("recordings/")) == []
+    assert list(store.list_uploads("")) == []
+    assert not (tmp_path / "absent").exists()

@@ -1,0 +1,219 @@
+"""What identifies content: hashes, ETags of any usual cut, and the order in which proofs are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tap import MIB, Tap, cut, describe, make_file, md5, noise, s3_store, sha256, touch_later
+
+from conftest import Buckets
+from ursa.errors import FileChangedError
+from ursa.store import ObjectInfo, Store
+from ursa.store.local import LocalStore
+from ursa.transfer.digest import Digest, digest, is_md5, is_multipart_etag
+from ursa.transfer.parts import COMMON_PART_BYTES, MAX_PARTS, likely_part_sizes, multipart_etag, part_bytes, part_count
+from ursa.transfer.prove import same_content
+
+PART_SIZES = [5 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB]
+MD5 = md5(b"some other content")
+
+
+def sparse(path: Path, size: int, marks: int) -> Path:
+    """A file of ``size`` bytes that is all zeros but for noise around every ``marks`` bytes."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for start in range(0, size, marks):
+            file.seek(max(0, start - 8))
+            file.write(noise(16, start)[: size - max(0, start - 8)])
+    return path
+
+
+def reference_etag(path: Path, part_size: int) -> str:
+    """The multipart ETag by hand."""
+    binary = b""
+    with path.open("rb") as file:
+        while piece := file.read(part_size):
+            binary += hashlib.md5(piece).digest()
+    return f"{hashlib.md5(binary).hexdigest()}-{len(binary) // 16}"
+
+
+# --- digest
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1])
+def test_sha256_and_md5(tmp_path: Path, size: int) -> None:
+    data = noise(size)
+    file = make_file(tmp_path / "f", data)
+    assert digest(file) == Digest(size, sha256(data), frozenset())
+    assert digest(file, etag=MD5) == Digest(size, sha256(data), frozenset({md5(data)}))
+
+
+@pytest.mark.parametrize(
+    ("part_size", "extra"),
+    [(size, extra) for size in PART_SIZES for extra in (0, 1, -1) if extra >= 0 or size < 16 * MIB],
+    ids=lambda value: f"{value // MIB}MiB" if value > 1 else f"{value:+}",
+)
+def test_multipart_etags(tmp_path: Path, part_size: int, extra: int) -> None:
+    path = sparse(tmp_path / "f", 2 * part_size + extra, part_size)
+    wanted = reference_etag(path, part_size)
+    assert wanted.endswith("-3" if extra == 1 else "-2")
+    assert wanted in digest(describe(path), etag=f"{MD5}-{wanted[33:]}").etags
+
+
+def test_a_cut_into_another_number_of_parts(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "f", 10 * MIB, 5 * MIB)
+    assert digest(describe(path), etag=f"{MD5}-7").etags == frozenset()
+
+
+def test_a_single_part(tmp_path: Path) -> None:
+    data = noise(1000)
+    file = make_file(tmp_path / "f", data)
+    assert multipart_etag([md5(data)]) in digest(file, etag=f"{MD5}-1").etags
+
+
+def test_an_empty_multipart_object(tmp_path: Path) -> None:
+    assert multipart_etag([md5(b"")]) in digest(make_file(tmp_path / "f", b""), etag=f"{MD5}-1").etags
+
+
+def test_an_etag_that_is_no_hash_costs_nothing(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "f", b"1")
+    for etag in ("", "5f3-17ab-1", f"{MD5}-", f"{MD5}-0", f"{MD5}-10001", f"{MD5}-1-1", MD5.upper(), MD5[:-1]):
+        assert digest(file, etag=etag).etags == frozenset()
+
+
+def test_progress_and_what_it_raises(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "f", noise(3 * MIB + 5))
+    counts: list[int] = []
+    digest(file, progress=counts.append)
+    assert counts == [MIB, MIB, MIB, 5]
+
+    def refuse(_count: int) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        digest(file, progress=refuse)
+
+
+def test_a_file_that_changes_while_it_is_hashed(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "f", noise(3 * MIB))
+    with pytest.raises(FileChangedError, match="f is still being written: its modification time moved"):
+        digest(file, progress=lambda _count: touch_later(file.source))
+    file = make_file(tmp_path / "g", noise(3 * MIB))
+    with pytest.raises(FileChangedError, match=f"its size went from {3 * MIB} to 10 bytes"):
+        digest(file, progress=lambda _count: file.source.open("r+b").truncate(10))
+
+
+# --- parts
+
+
+@given(st.integers(min_value=0, max_value=5 << 40))
+def test_parts_suffice(size: int) -> None:
+    part = part_bytes(size)
+    assert part >= 16 * MIB
+    assert 1 <= part_count(size, part) <= MAX_PARTS
+    assert part == 16 * MIB or part_count(size, part // 2) > MAX_PARTS
+    assert part in likely_part_sizes(size, part_count(size, part))
+
+
+@given(st.binary(max_size=200), st.integers(min_value=1, max_value=50))
+def test_multipart_etag_by_hand(data: bytes, size: int) -> None:
+    digests = [hashlib.md5(piece).digest() for piece in cut(data, size)]
+    assert multipart_etag(one.hex() for one in digests) == f"{md5(b''.join(digests))}-{len(digests)}"
+
+
+def test_usual_cuts() -> None:
+    assert set(PART_SIZES) <= set(COMMON_PART_BYTES)
+    assert likely_part_sizes(40 * MIB, 8) == (5 * MIB,)
+    assert likely_part_sizes(40 * MIB, 5) == (8 * MIB,)
+    assert likely_part_sizes(40 * MIB, 3) == (16 * MIB,)
+    assert likely_part_sizes(40 * MIB, 1) == (50 * MIB, 64 * MIB)
+    assert likely_part_sizes(40 * MIB, 4) == ()
+
+
+def test_what_looks_like_an_etag() -> None:
+    assert is_md5(MD5)
+    assert is_multipart_etag(f"{MD5}-12")
+    assert not is_md5(f"{MD5}-12")
+    assert not is_multipart_etag(MD5)
+
+
+# --- same_content
+
+
+@pytest.fixture
+def bucket(moto_buckets: Buckets) -> Tap:
+    """A bucket with md5 ETags, whose requests are noted."""
+    return Tap(s3_store(moto_buckets))
+
+
+def found(store: Tap, key: str) -> ObjectInfo:
+    """As a listing tells it: without metadata."""
+    (info,) = store.inner.list(key)
+    return info
+
+
+def local(data: bytes, etag: str) -> Digest:
+    """What ``digest`` finds for a file with this content."""
+    count = etag.rpartition("-")[2] if is_multipart_etag(etag) else ""
+    etags = {multipart_etag([md5(data)])} if count == "1" else {md5(data)} if is_md5(etag) else set()
+    return Digest(len(data), sha256(data), frozenset(etags))
+
+
+def multipart(store: Store, key: str, pieces: list[bytes], stated: str | None) -> None:
+    upload_id = store.create_upload(key, metadata={"sha256": stated} if stated else {})
+    parts = [store.upload_part(key, upload_id, number, piece, md5=md5(piece)) for number, piece in enumerate(pieces, 1)]
+    store.complete_upload(key, upload_id, parts)
+
+
+def test_another_size_needs_no_request(bucket: Tap) -> None:
+    bucket.inner.put("k", b"12345", sha256=sha256(b"12345"))
+    assert same_content(bucket, found(bucket, "k"), local(b"1234", MD5)) is None
+    assert bucket.calls == []
+
+
+def test_the_etag_needs_no_request(bucket: Tap) -> None:
+    bucket.inner.put("k", b"1234", sha256=sha256(b"1234"))
+    assert same_content(bucket, found(bucket, "k"), local(b"1234", MD5)) == "etag"
+    multipart(bucket.inner, "m", [b"1234"], None)
+    assert same_content(bucket, found(bucket, "m"), local(b"1234", f"{MD5}-1")) == "etag"
+    assert bucket.calls == []
+
+
+def test_then_the_stored_sha256(bucket: Tap) -> None:
+    data = noise(6 * MIB)
+    multipart(bucket.inner, "k", [data[: 6 * MIB - 1], data[6 * MIB - 1 :]], sha256(data))
+    assert same_content(bucket, found(bucket, "k"), Digest(len(data), sha256(data))) == "sha256"
+    assert bucket.names() == ["head"]
+
+
+@pytest.mark.parametrize("stated", [None, "ab" * 32], ids=["no-sha256", "wrong-sha256"])
+def test_at_last_the_bytes(bucket: Tap, stated: str | None) -> None:
+    data = noise(6 * MIB)
+    multipart(bucket.inner, "k", [data[: 6 * MIB - 1], data[6 * MIB - 1 :]], stated)
+    assert same_content(bucket, found(bucket, "k"), Digest(len(data), sha256(data))) == "sha256"
+    assert bucket.names() == ["head", "stream"]
+    other = data[:-1] + b"x"
+    assert same_content(bucket, found(bucket, "k"), Digest(len(other), sha256(other))) is None
+
+
+def test_a_lying_sha256_is_not_believed_against_an_md5(bucket: Tap, moto_buckets: Buckets) -> None:
+    client = moto_buckets.server.client()
+    client.put_object(Bucket=moto_buckets.raw, Key="k", Body=b"1235", Metadata={"sha256": sha256(b"1234")})
+    assert same_content(bucket, found(bucket, "k"), local(b"1234", MD5)) is None
+    assert "head" not in bucket.names()
+
+
+def test_a_store_whose_etags_are_no_hashes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path, "raw")
+    store.put("k", b"1234", sha256=sha256(b"1234"), metadata={"sha256": sha256(b"1234")})
+    store.put("n", b"1234", sha256=sha256(b"1234"))
+    for key, asked in (("k", ["head"]), ("n", ["head", "stream"])):
+        tap = Tap(store)
+        info = found(tap, key)
+        assert same_content(tap, info, Digest(4, sha256(b"1234"))) == "sha256"
+        assert tap.names() == asked
+        assert same_content(tap, info, Digest(4, sha256(b"1235"))) is None
