@@ -164,7 +164,8 @@ def commands(endpoint: str, server: S3Server, source: Path, config: Path, run: s
     return {
         "ursa": [str(bin_dir / "ursa"), "ingest", str(source), "--config", str(config), "--quiet"],
         "rclone": [
-            find_executable("rclone"), "--config", os.devnull, "copy", "--transfers", "16", str(source), f"{remote}:raw-bench/rclone-{run}"
+            find_executable("rclone"), "--config", os.devnull, "copy", "--transfers", "16",
+            str(source), f"{remote}:raw-bench/rclone-{run}",
         ],
         "s5cmd": [find_executable("s5cmd"), "--endpoint-url", endpoint, "--log", "error", "cp", f"{source}/", f"s3://raw-bench/s5cmd-{run}/"],
         "aws": [str(bin_dir / "aws"), "--endpoint-url", endpoint, "s3", "cp", "--recursive", "--quiet", str(source), f"s3://raw-bench/aws-{run}"],

@@ -107,8 +107,8 @@ def _evidence(row: ModalityRow) -> str:
 
 def _doubt(item: RecordingOverview) -> str:
     metadata = item.recording.metadata
-    if "time_assumed" in metadata:
+    if metadata.get("time_assumed") in ("true", "started_at"):
         return "  (no time zone stated: UTC assumed)"
-    if "time_ambiguous" in metadata:
+    if metadata.get("time_ambiguous") in ("true", "started_at"):
         return "  (ambiguous hour when the clocks change: the first was taken)"
     return "  (from the rec_id)" if "started_at_from_rec_id" in metadata else ""

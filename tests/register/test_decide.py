@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
@@ -393,6 +393,8 @@ def test_which_half_comes_first_does_not_matter(one: RecordingRow, two: Recordin
     )
 
 
+# A stated end beside an unknown start, then an assumed start: the flag must not make the stated end an assumed one.
+@example(row(started_at=None, ended_at=NOON), row(started_at=NOON, ended_at=LATER, flags=[TIME_ASSUMED]))
 @given(HALVES, HALVES)
 def test_a_killed_merge_may_be_done_again(one: RecordingRow, two: RecordingRow) -> None:
     once = merged(one, two)

@@ -6,7 +6,7 @@ Every decision is made again inside each compare-and-swap, so these functions ar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
@@ -109,8 +109,9 @@ def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
     A time that was assumed never beats one that a manifest states.
     """
     metadata = {key: value for key, value in {**row.metadata, **existing.metadata}.items() if key not in _TIME_FLAGS}
-    best = _stated(existing, row)
-    metadata |= {flag: best[0].metadata[flag] for flag in _TIME_FLAGS if flag in best[0].metadata}
+    start = _winner((existing, row), "started_at", min)
+    end = _winner((existing, row), "ended_at", max)
+    metadata |= _flags({"started_at": start, "ended_at": end})
     covered = _workers(existing)
     if covered is not None:
         metadata[WORKERS_KEY] = json.dumps(sorted(covered | (_workers(row) or set())), ensure_ascii=False)
@@ -124,8 +125,8 @@ def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
         metadata[AUXILIARY_KEY] = auxiliary_text(united)
     return replace(
         existing,
-        started_at=min((item.started_at for item in best if item.started_at), default=None),
-        ended_at=max((item.ended_at for item in _ends(existing, row) if item.ended_at), default=None),
+        started_at=start.started_at if start else None,
+        ended_at=end.ended_at if end else None,
         duration_s=max((item.duration_s for item in (existing, row) if item.duration_s is not None), default=None),
         participant_ids=_union(existing.participant_ids, row.participant_ids),
         metadata=metadata,
@@ -201,19 +202,26 @@ def _overwritten(existing: RecordingRow, row: RecordingRow, others_stay: bool) -
     return replace(row, recording_hash=existing.recording_hash, participant_ids=participants)
 
 
-def _stated(existing: RecordingRow, row: RecordingRow) -> list[RecordingRow]:
-    """The rows whose start counts: those that are not assumed, where there are any."""
-    known = [item for item in (existing, row) if item.started_at is not None]
-    stated = [item for item in known if not any(flag in item.metadata for flag in _TIME_FLAGS)]
-    return stated or known or [existing]
+def _winner(rows: Sequence[RecordingRow], field: str, best: Callable[..., RecordingRow]) -> RecordingRow | None:
+    """The row whose start or end counts: of those that have it, and are not in doubt where one is not, the best."""
+    known = [row for row in rows if getattr(row, field) is not None]
+    sure = [row for row in known if not any(_doubts(row, flag, field) for flag in _TIME_FLAGS)]
+    return best(sure or known, key=lambda row: getattr(row, field)) if known else None
 
 
-def _ends(existing: RecordingRow, row: RecordingRow) -> list[RecordingRow]:
-    """The rows whose end counts, by the same rule."""
-    known = [item for item in (existing, row) if item.ended_at is not None]
-    return [
-        item for item in known if not any(flag in item.metadata for flag in (TIME_ASSUMED, TIME_AMBIGUOUS))
-    ] or known
+def _doubts(row: RecordingRow, flag: str, field: str) -> bool:
+    """Whether a flag is about this field: its value names the field, or is "true" for both."""
+    return row.metadata.get(flag) in ("true", field) and not (flag == FROM_REC_ID and field == "ended_at")
+
+
+def _flags(winners: Mapping[str, RecordingRow | None]) -> dict[str, str]:
+    """The time flags of a merged row, from the rows that its times come from."""
+    flags: dict[str, str] = {}
+    for flag in _TIME_FLAGS:
+        fields = [field for field, row in winners.items() if row is not None and _doubts(row, flag, field)]
+        if fields:
+            flags[flag] = "true" if len(fields) == len([row for row in winners.values() if row]) else fields[0]
+    return flags
 
 
 def _union(*names: Iterable[str]) -> tuple[str, ...]:

@@ -308,9 +308,13 @@ class S3Store:
 
     def _has_checked(self, key: str, sha256: str) -> bool:
         """Whether the server keeps the sha256 that came with an object, which it may only do when it has checked it."""
-        reply = self._call(
-            "head", key, lambda s3: s3.head_object(Bucket=self._at.bucket, Key=key, ChecksumMode="ENABLED")
-        )
+        try:
+            reply = self._call(
+                "head", key, lambda s3: s3.head_object(Bucket=self._at.bucket, Key=key, ChecksumMode="ENABLED")
+            )
+        except UrsaError:
+            # Not told is not checked; the object itself is written.
+            return False
         return reply.get("ChecksumSHA256") == base64.b64encode(bytes.fromhex(sha256)).decode()
 
     def _pages(self, operation: str, **options: Any) -> Iterator[Any]:

@@ -99,7 +99,7 @@ class MemoryBudget:
     def give_back(self, buffer: bytearray) -> None:
         """Keep a buffer for the next part."""
         with self._changed:
-            if len(self._buffers) * len(buffer) < self._capacity:
+            if sum(map(len, self._buffers)) + len(buffer) <= self._capacity:
                 self._buffers.append(buffer)
 
     def acquire(self, count: int, stopped: threading.Event) -> bool:
