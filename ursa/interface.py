@@ -6,6 +6,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -378,9 +379,13 @@ class DataInterface:
         return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
 
     def _services(self, stop: Stop) -> orchestrator.Services:
-        return orchestrator.Services(
-            self._raw_for(stop), self.profile.raw.prefix, self._catalog, self._engine, self._counter, stop
-        )
+        with ThreadPoolExecutor(1) as beside:
+            # The catalog opens in a dozen round trips; meanwhile this thread loads what the raw bucket needs.
+            catalog = beside.submit(lambda: self._catalog)
+            raw = self._raw_for(stop)
+            return orchestrator.Services(
+                raw, self.profile.raw.prefix, catalog.result(), self._engine, self._counter, stop
+            )
 
     def _require(self, role: Role, verb: str) -> None:
         if role not in self._enabled:

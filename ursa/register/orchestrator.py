@@ -7,6 +7,7 @@ manifest last, 7 prove and write the rows, the recording's row last.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,9 +104,11 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     """
     local = request.local
     context = Context(services.raw, services.engine, services.stop, request.options, progress.checked)
-    standing = _standing(services.catalog, request, context)
     prefix = f"{services.raw_prefix}{local.rec_id}/"
-    listing = Listing(prefix, services.raw.list(prefix))
+    with ThreadPoolExecutor(1) as beside:
+        objects = beside.submit(lambda: list(services.raw.list(prefix)))
+        standing = _standing(services.catalog, request, context)
+        listing = Listing(prefix, objects.result())
     progress.expect(sum(file.size_bytes for file in local.scan.files if listing.get(file.path) is None))
     in_bucket, absent = find_missing(local, listing, context, standing.registered)
     files = plan_files(local, listing, context, registered=standing.registered, hashes=standing.hashes)

@@ -126,7 +126,7 @@ class LocalStore:
         self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
     ) -> Part:
         directory = self._upload(key, upload_id)
-        with _words(key, "write a part"), self._temporary() as (temporary, file):
+        with _words(key, "write a part of"), self._temporary() as (temporary, file):
             file.write(body)
             _sync(file)
             for old in directory.glob(f"{number:05d}-*"):

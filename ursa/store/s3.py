@@ -393,6 +393,7 @@ class S3Store:
             checksum_algorithm="SHA256",
             conditional_put="etag",
             skip_signature=False,
+            s3_express=False,
             retry_config={"max_retries": 0},
             client_options={"allow_http": True, "connect_timeout": f"{_CONNECT_TIMEOUT_S}s", "timeout": "120s"},
         )
