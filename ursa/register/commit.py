@@ -45,6 +45,7 @@ def register(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Acti
             try:
                 outcome = _register_once(catalog, wanted)
             except _OvertakenError:
+                catalog.refresh()
                 continue
             if not catalog.follow_pointer():
                 return outcome
@@ -90,8 +91,14 @@ def _decide(catalog: Catalog, wanted: Registration) -> Decision:
 
 def _write_recording(catalog: Catalog, wanted: Registration, first: Decision) -> RecordingRow:
     written: list[RecordingRow] = []
+    seen = catalog.recordings.version
 
     def change() -> Change[RecordingRow]:
+        nonlocal seen
+        if catalog.recordings.version != seen:
+            # Somebody has committed: what they cover is judged by modalities that are as new.
+            seen = catalog.recordings.version
+            catalog.modalities.refresh()
         decision = _decide(catalog, wanted)
         if (decision.action, decision.row.recording_hash) != (first.action, first.row.recording_hash):
             raise _OvertakenError
