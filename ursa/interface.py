@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -76,6 +77,7 @@ class DataInterface:
         self._enabled: frozenset[Role] = frozenset()
         self._stops: set[Stop] = set()
         self._counter = RequestCounter()
+        self._opening = threading.Lock()  # recordings in flight share one engine and one catalog
 
     def __repr__(self) -> str:
         return f"DataInterface(profile={self.profile.name!r})"
@@ -379,7 +381,7 @@ class DataInterface:
         return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
 
     def _services(self, stop: Stop) -> orchestrator.Services:
-        with ThreadPoolExecutor(1) as beside:
+        with self._opening, ThreadPoolExecutor(1) as beside:
             # The catalog opens in a dozen round trips; meanwhile this thread loads what the raw bucket needs.
             catalog = beside.submit(lambda: self._catalog)
             raw = self._raw_for(stop)

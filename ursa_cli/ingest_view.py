@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from ursa_cli.render import print_error, size
 from ursa_cli.session import Session
 
 if TYPE_CHECKING:
-    from ursa import DataInterface, IngestPlan, IngestResult, Outcome
+    from ursa import DataInterface, IngestPlan, IngestResult, Outcome, UploadProgress
+    from ursa.errors import InterruptedRunError
     from ursa.policies import Existing
 
 _SHOWN = 10
@@ -29,19 +31,44 @@ def outcomes(
     """Ingest and print a result each; raises ``typer.Exit`` with the first failure's code."""
     counts = {"ok": 0, "have": 0, "fail": 0}
     code = 0
+    in_flight: dict[str, UploadProgress] = {}
     with session.bars() as bars:
-        for outcome in data.ingest_dirs(
-            rec_dirs, participant=participant, existing=existing, jobs=jobs, progress=bars.upload, **choices
-        ):
-            counts[outcome.status] += 1
-            _outcome(session, outcome, alone=len(rec_dirs) == 1)
-            if outcome.status == "fail" and outcome.error is not None:
-                code = code or outcome.error.exit_code
+
+        def follow(event: UploadProgress) -> None:
+            in_flight[event.rec_id] = event
+            bars.upload(event)
+
+        try:
+            for outcome in data.ingest_dirs(
+                rec_dirs, participant=participant, existing=existing, jobs=jobs, progress=follow, **choices
+            ):
+                counts[outcome.status] += 1
+                in_flight.pop(outcome.rec_id, None)
+                _outcome(session, outcome, alone=len(rec_dirs) == 1)
+                if outcome.status == "fail" and outcome.error is not None:
+                    code = code or outcome.error.exit_code
+        except KeyboardInterrupt:
+            raise _interrupted(in_flight) from None
     session.out.record("summary", **counts, exit_code=code)
     if len(rec_dirs) > 1:
         session.out.line(f"{counts['ok']} registered, {counts['have']} already there, {counts['fail']} failed")
     if code:
         raise typer.Exit(code)
+
+
+def _interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
+    """What is there, and how to go on."""
+    from ursa.errors import InterruptedRunError
+
+    told = "; ".join(
+        f"{rec_id} has {event.files_done} of {event.files_total} files and {size(event.bytes_uploaded)} of"
+        f" {size(event.bytes_total)} in the bucket and is not registered"
+        for rec_id, event in in_flight.items()
+    )
+    return InterruptedRunError(
+        f"interrupted: {told or 'nothing was in flight'}; what was finished before stands",
+        hint="What has arrived stays. Run the same command again: it goes on from there.",
+    )
 
 
 def plans(session: Session, rec_dirs: list[Path], participant: str | None, choices: dict[str, bool]) -> None:
@@ -73,7 +100,7 @@ def _outcome(session: Session, outcome: Outcome, *, alone: bool) -> None:
             hint=error.hint,
             exit_code=error.exit_code,
         )
-        if alone:
+        if alone or session.out.quiet:
             print_error(error)
             return
         session.out.line(f"FAIL {outcome.rec_id}: {type(error).__name__}: {error.message}")

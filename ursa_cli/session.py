@@ -80,8 +80,8 @@ class Session:
             from ursa.errors import InterruptedRunError
 
             raise InterruptedRunError(
-                "interrupted: what was in flight is not registered, what was finished before is",
-                hint="What arrived in the bucket stays. Run the same command again: it goes on from there.",
+                "interrupted: nothing that was in flight is registered; what was finished before stands",
+                hint="What has arrived stays. Run the same command again: it goes on from there.",
             ) from None
         del kind
 

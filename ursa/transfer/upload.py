@@ -219,12 +219,7 @@ class _Run:
 
     def _settle(self, item: UploadItem, local: Digest) -> Uploaded:
         """Somebody, perhaps this process in a request whose reply was lost, wrote the key first."""
-        try:
-            found = self.store.head(item.key)
-        except NotFoundError:
-            raise StorageError(
-                f"{item.key} was there a moment ago and is gone", key=item.key, operation="write"
-            ) from None
+        found = self.store.head(item.key)
         evidence = same_content(self.store, found, local)
         if evidence is None:
             raise conflict([item.key])
@@ -280,11 +275,25 @@ class _LargeFile:
                 if_absent=self.item.replace_etag is None,
                 if_match=self.item.replace_etag,
             )
-        except (PreconditionFailedError, NoSuchUploadError):
+        except PreconditionFailedError:
             return self.run._settle(self.item, local)
+        except NoSuchUploadError:
+            return self._settle_completed(local)
         if etag in local.etags:
             return Uploaded(self.item, sha256, etag, "etag")
         return Uploaded(self.item, sha256, etag, self.run._read_back(self.item, sha256))
+
+    def _settle_completed(self, local: Digest) -> Uploaded:
+        """The upload is gone: another process completed it, or somebody aborted it."""
+        try:
+            return self.run._settle(self.item, local)
+        except NotFoundError:
+            raise StorageError(
+                f"the multipart upload of {self.item.key} was aborted by somebody meanwhile",
+                hint="Nothing was registered. Run the same command again: it sends this file from the start.",
+                key=self.item.key,
+                operation="write",
+            ) from None
 
     def _take_over_or_create(self) -> None:
         """Take over the open upload that has most, if only its beginning; nobody's is ever aborted here."""
@@ -356,7 +365,6 @@ class _LargeFile:
             return there
         if self.run.stop.is_set():
             return None
-        self.run.engine.bandwidth.wait(len(view), self.run.stop)
         told = _Told(self.run, self.item)
         try:
             part = self.run.store.upload_part(self.item.key, self.upload_id, number, view, md5=md5, sent=told.sent)
@@ -382,9 +390,12 @@ class _Told:
         self._run = run
         self._item = item
         self._told = 0
+        self._paced = 0
 
     def sent(self, count: int) -> None:
-        """``count`` bytes of the part have gone out so far."""
+        """``count`` bytes of the part have gone out so far, or are about to: the bandwidth limit holds them here."""
+        self._run.engine.bandwidth.wait(max(0, count - self._paced), self._run.stop)
+        self._paced = count
         if count - self._told >= _TELL_BYTES:
             self.arrived(count)
 
