@@ -65,7 +65,9 @@ def merge_manifests(manifests: Mapping[str, Manifest], *, rig_timezone: str | No
         ManifestNotFoundError: there are none.
     """
     if not manifests:
-        raise ManifestNotFoundError("there is no node manifest to merge", hint="ursa reconstruct <recording directory>")
+        raise ManifestNotFoundError(
+            "there is no node manifest to merge", hint="Copy the nodes' manifests from the rig into _node_manifests/."
+        )
     everyone = sorted((_half(source, m) for source, m in manifests.items()), key=lambda half: (half.host, half.source))
     halves = [half for half in everyone if not half.manifest.is_placeholder]
     fields = _other_fields(halves) | {

@@ -25,7 +25,7 @@ MAX_DEPTH = 100
 
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_HINT = "fetch the manifest again from the rig, or move it away and run `ursa reconstruct` on the recording"
+_HINT = "Nothing was uploaded. Copy the manifest from the rig again, then run the same command."
 
 _EXPECTED = {
     "schema_version": "a whole number, 1 or more",

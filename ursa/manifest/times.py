@@ -22,7 +22,7 @@ FROM_REC_ID = "started_at_from_rec_id"
 TIME_EXPECTED = "an ISO 8601 date and time such as 2026-05-20T19:56:28+02:00"
 ZONE_EXPECTED = "an IANA time zone such as Europe/Berlin, or ±HH:MM"
 
-_HINT = "correct the field in the manifest, or move the manifest away and `ursa reconstruct` the recording"
+_HINT = "Nothing was uploaded. Correct the field in the manifest and run the same command again."
 _ZONE_HINT = "set rig_timezone in the profile: a time without a zone was read as UTC"
 _HAS_TIME = re.compile(r"[0-9W-]{7,10}[Tt ][0-9]{2}")
 _OFFSET = re.compile(r"([+-])([0-9]{2}):([0-5][0-9])")
