@@ -577,7 +577,7 @@ def _no_such_manifest(rec_id: str, path: Path) -> ManifestNotFoundError:
 def _no_manifest(root: Path, rec_id: str, why: str) -> ManifestNotFoundError:
     return ManifestNotFoundError(
         f"{rec_id}: {why}",
-        hint=f"Nothing was uploaded. Copy the rig's {MANIFEST_NAME} or {NODE_MANIFESTS_DIR}/ into {shown(str(root), 400)}; where the rig"
-        " has none, the manifest has to be reconstructed first.",
+        hint=f"Nothing was uploaded. Copy the rig's {MANIFEST_NAME} or {NODE_MANIFESTS_DIR}/ into {shown(str(root), 400)};"
+        " where the rig has none, the manifest has to be reconstructed first.",
         rec_id=rec_id,
     )
