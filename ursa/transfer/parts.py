@@ -16,12 +16,24 @@ MAX_PARTS = 10_000
 COMMON_PART_BYTES = (5 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 50 * MIB, 64 * MIB)
 
 
+# Up to this file size, parts of this size: what a killed run loses is the parts in flight.
+_SMALLER_PARTS = ((480 * MIB, 5 * MIB), (1 << 30, 8 * MIB))
+
+
 def part_bytes(size_bytes: int) -> int:
-    """The part size for a file of ``size_bytes``: 16 MiB, doubled until 10,000 parts suffice."""
-    size = SINGLE_PUT_BYTES
+    """The part size for a file of ``size_bytes``: 5, 8 or 16 MiB, that doubled until 10,000 parts suffice."""
+    for limit, part in _SMALLER_PARTS:
+        if size_bytes <= limit:
+            return part
+    size = 16 * MIB
     while size * MAX_PARTS < size_bytes:
         size *= 2
     return size
+
+
+def parts_in_flight(size_bytes: int, part_size_bytes: int) -> int:
+    """How many parts of one file may be in flight: about a twentieth of it, which is what a kill costs at most."""
+    return max(3, size_bytes // 20 // part_size_bytes)
 
 
 def part_count(size_bytes: int, part_size_bytes: int) -> int:

@@ -16,7 +16,15 @@ from ursa.store import NoSuchUploadError, NotFoundError, OpenUpload, Part, Preco
 from ursa.store.protocol import SHA256_KEY, Evidence
 from ursa.transfer.digest import Digest, SourceFile, check_unchanged, opened, read_into, read_whole
 from ursa.transfer.engine import Engine, Stop
-from ursa.transfer.parts import MAX_PARTS, MIB, SINGLE_PUT_BYTES, multipart_etag, part_bytes, part_count
+from ursa.transfer.parts import (
+    MAX_PARTS,
+    MIB,
+    SINGLE_PUT_BYTES,
+    multipart_etag,
+    part_bytes,
+    part_count,
+    parts_in_flight,
+)
 from ursa.transfer.prove import read_back, same_content
 
 _LARGE_FILES_AT_ONCE: Final = 2  # reading ahead in more files than this makes a network disk seek
@@ -258,9 +266,11 @@ class _LargeFile:
         self.arrived: Mapping[int, Part] = {}
         self.md5s: dict[int, str] = {}
         self.taken_over = False
+        self.places = threading.Semaphore(0)
 
     def send(self) -> Uploaded | None:
         self._take_over_or_create()
+        self.places = threading.Semaphore(parts_in_flight(self.item.file.size_bytes, self.part_bytes))
         parts, sha256 = self._send_parts()
         if self.run.stop.is_set():
             return None
@@ -330,7 +340,7 @@ class _LargeFile:
         with opened(self.item.file) as stream:
             for number in range(1, part_count(total, self.part_bytes) + 1):
                 length = min(self.part_bytes, total - (number - 1) * self.part_bytes)
-                if not self.run.claim(length):
+                if not self._claim(length):
                     break
                 buffer = self.run.engine.memory.buffer(length)
                 view = memoryview(buffer)[:length]
@@ -346,6 +356,12 @@ class _LargeFile:
             check_unchanged(self.item.file, stream)
         return parts, sha256.hexdigest()
 
+    def _claim(self, length: int) -> bool:
+        while not self.places.acquire(timeout=0.2):
+            if self.run.stop.is_set():
+                return False
+        return self.run.claim(length)
+
     def _part_task(self, number: int, view: memoryview, buffer: bytearray) -> Part | None:
         try:
             return self._part(number, view)
@@ -355,6 +371,7 @@ class _LargeFile:
         finally:
             self.run.unclaim(len(view))
             self.run.engine.memory.give_back(buffer)
+            self.places.release()
 
     def _part(self, number: int, view: memoryview) -> Part | None:
         md5 = hashlib.md5(view, usedforsecurity=False).hexdigest()
