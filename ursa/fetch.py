@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ursa.catalog.query import QueryResult
 from ursa.catalog.rows import ModalityRow
-from ursa.errors import ConflictError, InvalidRecordingError, UsageError
+from ursa.errors import ConflictError, InvalidRecordingError, StorageError, UsageError
 from ursa.events import DownloadCallback, DownloadPhase, DownloadProgress, Speed
 from ursa.manifest import normalize_path, shown
 from ursa.store import Store
@@ -109,8 +109,14 @@ def _refuse_collisions(items: Sequence[DownloadItem], dest: Path) -> None:
     for item in items:
         folded.setdefault(str(item.target).casefold(), []).append(str(item.target))
     clashes = sorted(name for names in folded.values() if len(set(names)) > 1 for name in set(names))
-    dest.mkdir(parents=True, exist_ok=True)
-    if clashes and _is_case_insensitive(dest):
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        insensitive = bool(clashes) and _is_case_insensitive(dest)
+    except OSError as error:
+        raise StorageError(
+            f"can't write to {dest}: {error.strerror or error}", hint="Choose another --dest.", operation="write"
+        ) from None
+    if insensitive:
         raise ConflictError(
             f"{dest} does not tell upper from lower case, so these would overwrite each other: {', '.join(clashes[:20])}",
             hint="Nothing was written. Download to a case-sensitive disk.",

@@ -195,7 +195,7 @@ class DataInterface:
                 rec_dir / MANIFEST_NAME,
                 rec_dir,
                 # What is no directory is refused by what comes next, in better words.
-                read_participant(rec_dir) if participant is None and rec_dir.is_dir() else participant,
+                read_participant(rec_dir) if participant is None and os.path.isdir(rec_dir) else participant,  # noqa: PTH112
                 overwrite=overwrite or policy is Existing.OVERWRITE,
                 replace_objects=replace_objects,
                 trust_size=trust_size,
@@ -371,7 +371,8 @@ class DataInterface:
         scan = scan_recording(Path(ref), manifest=manifest, key_prefix=self.profile.raw.prefix)
         found = self.list_recordings({"rec_id": scan.rec_id})
         item = self.overview(found[0].recording_hash)[0] if found else None
-        disk = {file.path: file for file in scan.files if file.kind in ("raw", "auxiliary")}
+        # A different participant.txt in the bucket is a peer's, and right: it is not compared.
+        disk = {file.path: file for file in scan.files if file.kind != "participant"}
         return replace(self._subject(scan.rec_id, item), disk=disk)
 
     @staticmethod

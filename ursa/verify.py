@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import unicodedata
@@ -127,7 +128,12 @@ def _check(
     futures = [
         engine.submit(
             lambda row=row: _safely(  # type: ignore[misc]
-                store, row, found.get(row.path), disk.get(row.path), level, registered=row.path in rows
+                store,
+                row,
+                found.get(row.path),
+                disk.get(row.path),
+                level,
+                registered=row.path in rows or _is_sidecar(row.path),
             )
         )
         for row in chosen
@@ -137,7 +143,7 @@ def _check(
         on_file(subject.rec_id, checks[-1])
     known = rows.keys() | disk.keys()
     for path, info in found.items():
-        if path not in known and path not in _SIDECARS and not path.startswith("_node_manifests/"):
+        if path not in known and not _is_sidecar(path):
             checks.append(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
             on_file(subject.rec_id, checks[-1])
     return RecordingCheck(
@@ -146,6 +152,11 @@ def _check(
         tuple(sorted(checks, key=lambda check: check.path)),
         subject.disk is not None,
     )
+
+
+def _is_sidecar(path: str) -> bool:
+    """Manifests and participant.txt have no rows."""
+    return path in _SIDECARS or path.startswith("_node_manifests/")
 
 
 def _safely(
@@ -177,7 +188,7 @@ def _check_file(store: Store, row: FileRow, info: ObjectInfo | None, file: Local
     if level is Level.FULL:
         expected = row.sha256 or (local.sha256 if local else None)
         return _full(store, row, info, expected)
-    return _stored(store, row, info, local, level)
+    return _stored(store, row, info, local, level, on_disk=file is not None)
 
 
 def _full(store: Store, row: FileRow, info: ObjectInfo, expected: str | None) -> FileCheck:
@@ -188,7 +199,9 @@ def _full(store: Store, row: FileRow, info: ObjectInfo, expected: str | None) ->
     return FileCheck(row.path, Mark.SAME, row.size_bytes, "sha256")
 
 
-def _stored(store: Store, row: FileRow, info: ObjectInfo, local: Digest | None, level: Level) -> FileCheck:
+def _stored(
+    store: Store, row: FileRow, info: ObjectInfo, local: Digest | None, level: Level, *, on_disk: bool
+) -> FileCheck:
     """Without reading the object: its ETag as it was when it was proven, else the sha256 that it was stored with."""
     if local is not None:
         evidence = same_content(store, info, local)
@@ -196,7 +209,8 @@ def _stored(store: Store, row: FileRow, info: ObjectInfo, local: Digest | None, 
             return _differs(row, "the disk and the bucket have other content")
         return FileCheck(row.path, Mark.SAME, row.size_bytes, evidence)
     if row.etag is not None and row.etag == info.etag:
-        return FileCheck(row.path, Mark.SAME, row.size_bytes, row.evidence)
+        # The evidence is of the registration; a file on the disk has only been measured here.
+        return FileCheck(row.path, Mark.SAME, row.size_bytes, "size" if on_disk else row.evidence)
     if level is Level.HEAD and row.etag is not None:
         return _differs(row, "replaced since it was registered: its ETag differs")
     stored = store.head(info.key).sha256 if level is not Level.HEAD else None
@@ -237,4 +251,4 @@ def _up_to(files: Sequence[FileRow], budget: float, rng: random.Random) -> list[
 
 def looks_like_directory(ref: str | Path) -> bool:
     """Whether a reference names a directory on this disk rather than a recording of the catalog."""
-    return isinstance(ref, Path) or "/" in ref or Path(ref).is_dir()
+    return isinstance(ref, Path) or "/" in ref or os.path.isdir(ref)  # noqa: PTH112  (Path.is_dir raises on some)

@@ -62,7 +62,8 @@ def _interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError
 
     told = "; ".join(
         f"{rec_id} has {event.files_done} of {event.files_total} files and {size(event.bytes_uploaded)} of"
-        f" {size(event.bytes_total)} in the bucket and is not registered"
+        f" {size(event.bytes_total)} in the bucket and "
+        + ("was being registered (see `ursa ls`)" if event.phase in ("register", "done") else "is not registered")
         for rec_id, event in in_flight.items()
     )
     return InterruptedRunError(

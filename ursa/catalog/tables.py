@@ -200,13 +200,13 @@ class CatalogTable(Generic[Row]):
     def _maintain(self) -> None:
         """Compact now and then; that it fails is not an error (somebody else compacts, or the next writer does)."""
         if self.version and self.version % _COMPACT_EVERY == 0:
-            with contextlib.suppress(DeltaError, OSError):
+            with contextlib.suppress(DeltaError, OSError, UrsaError):
                 self._table.optimize.compact(
                     commit_properties=CommitProperties(
                         custom_metadata=_about(self._author, "compact", uuid.uuid4().hex)
                     )
                 )
-            self.refresh()
+                self.refresh()
 
     def _check_version(self) -> None:
         configured = self._table.metadata().configuration.get("ursa.schemaVersion", "1")

@@ -34,8 +34,14 @@ def literal(value: object) -> str:
         return repr(value)
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        if not 1678 <= aware.year <= 2261:
+            raise UsageError(
+                f"{value.isoformat()} is out of the range of times", hint="Write a year from 1678 to 2261."
+            )
         return f"TIMESTAMP '{aware.astimezone(UTC).isoformat()}'"
     if isinstance(value, str):
+        if not value.isprintable() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise UsageError(f"{value!a} is not text: it holds bytes that are not UTF-8")
         return "'" + value.replace("'", "''") + "'"
     raise UsageError(f"can't compare a column with {type(value).__name__} {value!r}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
 from ursa.catalog.where import by_hash, literal
-from ursa.errors import StorageError, UrsaError
+from ursa.errors import StorageError
 from ursa.policies import Action
 from ursa.register.decide import Decision, decide, identify
 
@@ -56,7 +56,9 @@ def register(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Acti
 
 
 def _register_once(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Action]:
-    decision = _fresh_decision(catalog, wanted)
+    # The snapshot may be as old as the upload took: somebody may have registered this recording since.
+    catalog.refresh()
+    decision = _decide(catalog, wanted)
     with ThreadPoolExecutor(1) as beside:
         ids = beside.submit(catalog.ensure_participants, wanted.participants)
         if decision.action is Action.MERGED:
@@ -65,21 +67,12 @@ def _register_once(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow
             row = _write_recording(catalog, wanted, decision)
             _write_modalities(catalog, decision.modalities)
         else:
-            _write_modalities(catalog, decision.modalities)
+            _write_modalities(catalog, decision.modalities, guard=lambda: _same_decision(catalog, wanted, decision))
             ids.result()
             row = _write_recording(catalog, wanted, decision)
     _check_participants(row, ids.result(), wanted)
     _check_modalities(catalog, decision.modalities)
     return row, decision.action
-
-
-def _fresh_decision(catalog: Catalog, wanted: Registration) -> Decision:
-    """Decide on the snapshot at hand; a refusal only on a fresh one. Staleness otherwise fails the commit."""
-    try:
-        return _decide(catalog, wanted)
-    except UrsaError:
-        catalog.refresh()
-        return _decide(catalog, wanted)
 
 
 def _decide(catalog: Catalog, wanted: Registration) -> Decision:
@@ -110,8 +103,19 @@ def _write_recording(catalog: Catalog, wanted: Registration, first: Decision) ->
     return written[0]
 
 
-def _write_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
-    """Insert or replace by key; rows that are there already, equal, are not written again."""
+def _same_decision(catalog: Catalog, wanted: Registration, first: Decision) -> None:
+    """Raise ``_OvertakenError`` where somebody has registered this recording since ``first`` was decided."""
+    catalog.recordings.refresh()
+    decision = _decide(catalog, wanted)
+    if (decision.action, decision.row.recording_hash) != (first.action, first.row.recording_hash):
+        raise _OvertakenError
+
+
+def _write_modalities(catalog: Catalog, rows: Sequence[ModalityRow], guard: Callable[[], None] = lambda: None) -> None:
+    """Insert or replace by key; rows that are there already, equal, are not written again.
+
+    ``guard`` is called before rows that differ are replaced: they may be of somebody who has committed meanwhile.
+    """
 
     def change() -> Change[ModalityRow] | None:
         there = {(row.modality, row.worker_id): row for row in _present(catalog, rows)}
@@ -121,6 +125,7 @@ def _write_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
         replaced = [row for row in new if (row.modality, row.worker_id) in there]
         predicate = None
         if replaced:
+            guard()
             keys = " OR ".join(
                 f"(modality = {literal(row.modality)} AND worker_id = {literal(row.worker_id)})" for row in new
             )

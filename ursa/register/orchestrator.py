@@ -47,7 +47,7 @@ from ursa.store import OpenUpload, Store
 from ursa.store.counting import RequestCounter
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.parts import SINGLE_PUT_BYTES
-from ursa.transfer.prove import read_back
+from ursa.transfer.prove import object_sha256, read_back
 from ursa.transfer.upload import Uploaded, UploadItem, upload
 
 
@@ -122,6 +122,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         files=preflight(local, files, context),
         sidecars=sidecars,
         in_bucket=in_bucket,
+        registered_workers=_registered_workers(local, standing.registered),
         absent_nodes=absent,
         participant=request.participant,
         peer_participant=peer,
@@ -143,11 +144,13 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress.phase("sidecars")
     sent_sidecars = _send_sidecars(services, plan, progress, warnings)
     progress.phase("prove")
-    files = _prove(services, plan, _file_rows(plan, done), sent_sidecars)
+    files = _prove(services, plan, _file_rows(services.raw, plan, done), sent_sidecars)
     _check_directory(local, services.raw_prefix)
     progress.phase("register")
+    if services.stop.is_set():
+        raise KeyboardInterrupt
     row, action = register(services.catalog, _registration(services.catalog, request, plan, files))
-    progress.phase("done")
+    progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
         recording=row,
@@ -241,7 +244,7 @@ def _item(planned: PlannedFile) -> UploadItem:
     )
 
 
-def _file_rows(plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, FileRow]:
+def _file_rows(store: Store, plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, FileRow]:
     """A row for each file that is in the bucket now, by path."""
     rows: dict[str, FileRow] = {}
     for planned in plan.files:
@@ -252,7 +255,11 @@ def _file_rows(plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, File
         else:
             rows[path] = FileRow(path, planned.key, size, planned.sha256, planned.etag, planned.evidence or "size")
     for file in plan.in_bucket:
-        rows[file.path] = FileRow(file.path, file.key, file.size_bytes, file.sha256, file.etag, file.evidence)
+        sha256, evidence = file.sha256, file.evidence
+        if sha256 is None:
+            # Nobody states it, and the recording_hash is over all raw files: the object itself tells.
+            sha256, evidence = object_sha256(store, file.key), "sha256"
+        rows[file.path] = FileRow(file.path, file.key, file.size_bytes, sha256, file.etag, evidence)
     return rows
 
 
@@ -313,7 +320,8 @@ def _registration(catalog: Catalog, request: Request, plan: IngestPlan, files: M
     for file in local.scan.raw:
         workers.setdefault(file.worker, []).append(files[file.path])
     for there in plan.in_bucket:
-        if there.worker:
+        # A worker that is registered and not on this disk keeps its row as it is.
+        if there.worker and (there.worker in workers or there.worker not in plan.registered_workers):
             workers.setdefault(there.worker, []).append(files[there.path])
     raw = [row.sha256 for rows in workers.values() for row in rows]
     stated = plan.recording_hash
@@ -360,6 +368,14 @@ def _recording_row(
         participant_ids=(participant_id(request.participant),) if request.participant else (),
         metadata=metadata,
     )
+
+
+def _registered_workers(local: LocalRecording, registered: Sequence[ModalityRow]) -> frozenset[str]:
+    """The worker directories of listed files whose rows are there already."""
+    keys = {(item.modality, item.worker_id) for item in registered}
+    workers = {local.manifest.worker_of(entry) for entry in local.missing} - {""}
+    identities = {worker: local.manifest.worker_identity(worker) for worker in workers}
+    return frozenset(worker for worker, found in identities.items() if (found.modality, found.worker_id) in keys)
 
 
 def _workers(local: LocalRecording) -> list[str]:

@@ -50,6 +50,11 @@ class Context:
     options: Options
     checked: Callable[[str, int], object]
 
+    def go_on(self, _count: int) -> None:
+        """Called between blocks: hashing a large file ends soon after everything else has."""
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
 
 class Listing:
     """The objects under a recording's prefix, by their path in NFC; each keeps the key that it really has."""
@@ -80,7 +85,7 @@ def source_of(file: LocalFile) -> SourceFile:
 
 def hash_local(context: Context, files: Sequence[LocalFile]) -> dict[str, str]:
     """The sha256 of these files, by path, read in parallel."""
-    found = _each(context, files, lambda file: digest(source_of(file)).sha256)
+    found = _each(context, files, lambda file: digest(source_of(file), progress=context.go_on).sha256)
     return {file.path: sha256 for file, sha256 in found}
 
 
@@ -96,13 +101,19 @@ def find_missing(
     looked = _each(context, local.missing, lambda entry: _in_bucket(local, listing, context.store, entry, rows))
     found = [there for _, there in looked if there is not None]
     lost = [entry for entry, there in looked if there is None]
-    listed = local.manifest.files_by_path
-    here = {local.manifest.node_of(listed[path]) for path in local.scan.by_path if path in listed}
+    here = {_node_here(local, file) for file in local.scan.raw}
     absent = {local.manifest.node_of(entry) for entry in lost}
-    if None in absent or absent & here:
+    # A file of nobody knows which node may be of an absent one: then nobody is excused.
+    if lost and (None in absent or None in here or absent & here or not (here or any(file.worker for file in found))):
         raise _missing(local.rec_id, [entry.path for entry in lost])
     gone = {entry.path for entry in local.missing if local.manifest.node_of(entry) in absent}
     return tuple(file for file in found if file.path not in gone), tuple(sorted(node for node in absent if node))
+
+
+def _node_here(local: LocalRecording, file: LocalFile) -> str | None:
+    """The node that a raw file on this disk is of, None where nobody says."""
+    entry = local.manifest.files_by_path.get(file.path)
+    return local.manifest.node_of(entry) if entry else local.manifest.worker_identity(file.worker).node
 
 
 def plan_files(
@@ -231,7 +242,7 @@ class _Prover:
         if self.context.options.trust_size:
             stated = known or self.local.stated_sha256(file.path) or digest(source_of(file)).sha256
             return PlannedFile(file, info.key, "skip", stated, info.etag, "size")
-        content = digest(source_of(file), etag=info.etag)
+        content = digest(source_of(file), etag=info.etag, progress=self.context.go_on)
         _check_stated(self.local, file, content.sha256)
         if unchanged and row is not None and row.sha256 == content.sha256:
             return PlannedFile(file, info.key, "skip", row.sha256, info.etag, _as_evidence(row.evidence))

@@ -68,6 +68,13 @@ class Progress:
         """The next step begins."""
         self._tell(phase, current_file, 0, 0, always=True)
 
+    def done(self) -> None:
+        """Registered. A callback that raises now can stop nothing any more."""
+        try:
+            self.phase("done")
+        except Exception:
+            logger.exception("%s: the progress callback failed after the registration", self._rec_id)
+
     def _count(self, event: Moved) -> None:
         path = event.item.file.path
         self._file_bytes[path] += event.bytes_done

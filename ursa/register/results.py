@@ -57,6 +57,7 @@ class IngestPlan:
     files: tuple[PlannedFile, ...]
     sidecars: tuple[PlannedFile, ...]
     in_bucket: tuple[BucketFile, ...]
+    registered_workers: frozenset[str]
     absent_nodes: tuple[str, ...]
     participant: str | None
     peer_participant: str | None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ursa.errors import RecordingExistsError, UrsaError
+from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError
 from ursa.policies import Existing
 from ursa.register.results import IngestResult
 
@@ -43,6 +43,9 @@ def ingest_several(
             return Outcome(rec_dir, rec_id, "have" if existing is Existing.SKIP else "fail", error=error)
         except UrsaError as error:
             return Outcome(rec_dir, rec_id, "fail", error=error)
+        except OSError as error:
+            words = f"{rec_dir}: {error.strerror or error}"
+            return Outcome(rec_dir, rec_id, "fail", error=InvalidRecordingError(words, path=str(rec_dir)))
 
     if jobs == 1:
         yield from map(attempt, rec_dirs)

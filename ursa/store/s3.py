@@ -330,7 +330,19 @@ class S3Store:
         page = self._call("list", key, start)
         while page is not None:
             yield page
-            page = self._call("list", key, lambda _s3: next(pages, None))
+            page = self._following(pages, key)
+
+    def _following(self, pages: Iterator[Any], key: str) -> Any:
+        """The next page. A paginator that raised has ended: its listing is begun anew, never taken for complete."""
+        clients = self._connected()
+        try:
+            with self._words("list", key):
+                return next(pages, None)
+        except CredentialsError as error:
+            if time.monotonic() - clients.made_at < _FRESH_S:
+                raise
+            self._connected(replacing=clients)
+            raise TransientError(error.message, hint=error.hint, key=key, operation="list") from None
 
     def _call(self, operation: str, key: str, action: Callable[[S3Client], T]) -> T:
         return self._attempt(operation, key, lambda clients: action(clients.boto))

@@ -6,7 +6,7 @@ import hashlib
 
 from ursa.store import ObjectInfo, Store
 from ursa.store.protocol import Evidence
-from ursa.transfer.digest import Digest, is_md5
+from ursa.transfer.digest import Digest, is_md5, is_multipart_etag
 
 
 def same_content(store: Store, found: ObjectInfo, local: Digest) -> Evidence | None:
@@ -19,14 +19,22 @@ def same_content(store: Store, found: ObjectInfo, local: Digest) -> Evidence | N
         return None
     if found.etag in local.etags:
         return "etag"
-    if not is_md5(found.etag) and store.head(found.key).sha256 == local.sha256:
+    # Where the ETag says other content (its cut is one of those that were tried), stored metadata is not believed: an
+    # upload that was begun for another version of the file keeps what it was told then.
+    contradicted = is_md5(found.etag) or (is_multipart_etag(found.etag) and bool(local.etags))
+    if not contradicted and store.head(found.key).sha256 == local.sha256:
         return "sha256"
     return read_back(store, found.key, local.sha256)
 
 
 def read_back(store: Store, key: str, sha256: str) -> Evidence | None:
     """Read an object and hash it: ``"sha256"`` where it is equal, else None."""
+    return "sha256" if object_sha256(store, key) == sha256 else None
+
+
+def object_sha256(store: Store, key: str) -> str:
+    """The sha256 of an object, read whole."""
     hasher = hashlib.sha256()
     for block in store.stream(key):
         hasher.update(block)
-    return "sha256" if hasher.hexdigest() == sha256 else None
+    return hasher.hexdigest()

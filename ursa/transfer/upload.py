@@ -328,6 +328,9 @@ class _LargeFile:
         size = parts[1].size_bytes if 1 in parts else part_bytes(total)
         if not parts:
             return size
+        if size > max(64 * MIB, part_bytes(total)):
+            # Somebody cut it by the gigabyte: more than may be held in memory.
+            return 0
         if size < min(5 * MIB, total) or part_count(total, size) > MAX_PARTS or max(parts) > part_count(total, size):
             return 0
         fits = all(part.size_bytes == min(size, total - (part.number - 1) * size) for part in parts.values())
