@@ -105,14 +105,14 @@ def test_a_signal_is_130_and_the_next_run_goes_on(
 def test_a_second_signal_ends_at_once(proxied: tuple[FaultProxy, Path], tmp_path: Path) -> None:
     proxy, config = proxied
     rec_dir = make_recording(tmp_path, REC, FILES)
-    proxy.stall(lambda method, path, query: method == "PUT" and "camera" in path, 20, times=None)
+    proxy.stall(lambda method, path, query: method == "PUT" and "camera" in path, 60, times=None)
     with start_ursa("ingest", rec_dir, "--config", config) as process:
         wait_for(lambda: proxy.count("put") >= 2)
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert process.poll() is None, "the first one lets what is in flight end"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=5)
+        _, err = process.communicate(timeout=25)
     assert process.returncode == 130
     assert "Traceback" not in err
 
