@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class Session:
         self.no_progress = no_progress or quiet or json
         self.no_color = no_color or bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
         self.out: Printer = Printer(json=json, quiet=quiet, color=not self.no_color)
-        self._interrupts = 0
+        self._opened: list[DataInterface] = []
 
     def data(self, *, writes: tuple[str, ...] = (), **settings: Any) -> DataInterface:
         """The data interface of the chosen profile, with these roles enabled."""
@@ -49,6 +50,7 @@ class Session:
         data = DataInterface(self.profile, self.config, **settings)
         if writes:
             data.enable_writes(roles=writes)
+        self._opened.append(data)
         return data
 
     def bars(self) -> Bars:
@@ -86,10 +88,12 @@ class Session:
         del kind
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._interrupts += 1
-        if self._interrupts > 1:
-            # Threads may be in the middle of a request; nothing they do can register anything any more.
-            os._exit(130)
+        # The next one ends the process at once, whatever this thread is in: to a shell that is 130 as well.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        # Beside the exception, which reaches only this thread, and may be lost in code that is not ours.
+        for data in self._opened:
+            threading.Thread(target=data.stop, daemon=True).start()
         print("\nursa: stopping, what is in flight may end; once more to stop at once", file=sys.stderr, flush=True)
         raise KeyboardInterrupt
 

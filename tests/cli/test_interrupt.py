@@ -113,7 +113,8 @@ def test_a_second_signal_ends_at_once(proxied: tuple[FaultProxy, Path], tmp_path
         assert process.poll() is None, "the first one lets what is in flight end"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=25)
-    assert process.returncode == 130
+    # To a shell both are 130.
+    assert process.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in err
 
 
