@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
+def named(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 class UrsaError(Exception):
     """Base of all ursa errors.
 

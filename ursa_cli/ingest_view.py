@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ursa.errors import named
 from ursa_cli.render import print_error, size
 from ursa_cli.session import Session
 
@@ -134,7 +135,9 @@ def _result(session: Session, result: IngestResult) -> None:
     line(f"     {result.action} {row.recording_hash}")
     line(f"     {size(result.bytes_uploaded)} sent, {size(result.bytes_skipped)} were there, {result.seconds:.1f} s")
     if result.unlisted:
-        line(f"     {result.unlisted} not in the manifest, uploaded all the same: {_some(result.unlisted_files)}")
+        line(
+            f"     {result.unlisted} not in the manifest, uploaded all the same: {named(result.unlisted_files, _SHOWN)}"
+        )
     if result.junk:
         line(f"     {result.junk} left on the disk as junk (.DS_Store and the like)")
     for warning in result.warnings:
@@ -171,10 +174,6 @@ def _plan(session: Session, plan: IngestPlan) -> None:
     line(f"     {size(plan.bytes_to_send)} to send; the catalog row would be {plan.action}, recording_hash {known}")
     line(f"     participant: {plan.participant or 'unknown'}")
     if plan.junk:
-        line(f"     junk, stays on the disk: {_some(plan.junk)}")
+        line(f"     junk, stays on the disk: {named(plan.junk, _SHOWN)}")
     for warning in plan.warnings:
         line(f"     warning: {warning}")
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -59,6 +59,11 @@ def _register_once(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow
     # The snapshot may be as old as the upload took: somebody may have registered this recording since.
     catalog.refresh()
     decision = _decide(catalog, wanted)
+
+    def overtaken() -> None:
+        catalog.recordings.refresh()
+        _same_decision(catalog, wanted, decision)
+
     with ThreadPoolExecutor(1) as beside:
         ids = beside.submit(catalog.ensure_participants, wanted.participants)
         if decision.action is Action.MERGED:
@@ -67,7 +72,7 @@ def _register_once(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow
             row = _write_recording(catalog, wanted, decision)
             _write_modalities(catalog, decision.modalities)
         else:
-            _write_modalities(catalog, decision.modalities, guard=lambda: _same_decision(catalog, wanted, decision))
+            _write_modalities(catalog, decision.modalities, guard=overtaken)
             ids.result()
             row = _write_recording(catalog, wanted, decision)
     _check_participants(row, ids.result(), wanted)
@@ -92,9 +97,7 @@ def _write_recording(catalog: Catalog, wanted: Registration, first: Decision) ->
             # Somebody has committed: what they cover is judged by modalities that are as new.
             seen = catalog.recordings.version
             catalog.modalities.refresh()
-        decision = _decide(catalog, wanted)
-        if (decision.action, decision.row.recording_hash) != (first.action, first.row.recording_hash):
-            raise _OvertakenError
+        decision = _same_decision(catalog, wanted, first)
         written[:] = [decision.row]
         replacing = None if decision.action is Action.CREATED else f"rec_id = {literal(decision.row.rec_id)}"
         return Change([decision.row], replacing, f"ingest:{decision.action}")
@@ -103,12 +106,12 @@ def _write_recording(catalog: Catalog, wanted: Registration, first: Decision) ->
     return written[0]
 
 
-def _same_decision(catalog: Catalog, wanted: Registration, first: Decision) -> None:
-    """Raise ``_OvertakenError`` where somebody has registered this recording since ``first`` was decided."""
-    catalog.recordings.refresh()
+def _same_decision(catalog: Catalog, wanted: Registration, first: Decision) -> Decision:
+    """Decide again. Raises ``_OvertakenError`` where somebody has registered this recording since ``first``."""
     decision = _decide(catalog, wanted)
     if (decision.action, decision.row.recording_hash) != (first.action, first.row.recording_hash):
         raise _OvertakenError
+    return decision
 
 
 def _write_modalities(catalog: Catalog, rows: Sequence[ModalityRow], guard: Callable[[], None] = lambda: None) -> None:

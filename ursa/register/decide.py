@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import ConflictError, RecordingExistsError
+from ursa.errors import ConflictError, RecordingExistsError, named
 from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
 from ursa.policies import Action
 
@@ -173,9 +173,8 @@ def _refuse_differences(
         path for path, (size, sha256) in auxiliary(row).items() if path in known and _differs(known[path], size, sha256)
     ]
     if paths:
-        shown = ", ".join(paths[:20]) + (f" and {len(paths) - 20} more" if len(paths) > 20 else "")
         raise ConflictError(
-            f"{existing.rec_id} is registered with other files than this directory has: {shown}",
+            f"{existing.rec_id} is registered with other files than this directory has: {named(paths)}",
             hint="Nothing was uploaded or registered. Find out which copy is right (`ursa show"
             f" {existing.rec_id}`); --overwrite registers this directory's files for its workers.",
             rec_id=existing.rec_id,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from ursa.catalog.rows import FileRow, ModalityRow
-from ursa.errors import ChecksumMismatchError, InvalidRecordingError, MissingFilesError, UrsaError
+from ursa.errors import ChecksumMismatchError, InvalidRecordingError, MissingFilesError, UrsaError, named
 from ursa.manifest import FileEntry, parse_manifest, shown
 from ursa.recording import LocalFile, ManifestSource, parse_participant
 from ursa.register.local import LocalRecording
@@ -321,10 +321,9 @@ def _in_bucket(
 
 
 def _missing(rec_id: str, paths: Sequence[str]) -> MissingFilesError:
-    named = ", ".join(shown(path) for path in paths[:50]) + (f" and {len(paths) - 50} more" if len(paths) > 50 else "")
     return MissingFilesError(
         f"{rec_id}: {len(paths)} listed file{'s are' if len(paths) > 1 else ' is'} neither on the disk nor whole in the"
-        f" bucket: {named}",
+        f" bucket: {named([shown(path) for path in paths], 50)}",
         hint="Nothing was uploaded. Copy them from the rig into the recording's directory and run the same command.",
         paths=tuple(paths),
     )

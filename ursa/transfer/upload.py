@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from ursa.errors import ChecksumMismatchError, ObjectConflictError, StorageError
+from ursa.errors import ChecksumMismatchError, ObjectConflictError, StorageError, named
 from ursa.store import NoSuchUploadError, NotFoundError, OpenUpload, Part, PreconditionFailedError, Store
 from ursa.store.protocol import SHA256_KEY, Evidence
 from ursa.transfer.digest import Digest, SourceFile, check_unchanged, opened, read_into, read_whole
@@ -440,9 +440,8 @@ def check_stated(item: UploadItem, sha256: str) -> None:
 
 def conflict(keys: Sequence[str]) -> ObjectConflictError:
     """The error for keys under which the bucket holds other content."""
-    shown = ", ".join(keys[:20]) + (f" and {len(keys) - 20} more" if len(keys) > 20 else "")
     return ObjectConflictError(
-        f"the bucket holds other content under {shown}",
+        f"the bucket holds other content under {named(keys)}",
         hint="Nothing was overwritten and nothing was registered. Compare the two; where the disk is right, run again"
         " with --replace-objects.",
         keys=tuple(keys),
