@@ -107,7 +107,7 @@ def test_a_second_signal_ends_at_once(proxied: tuple[FaultProxy, Path], tmp_path
     rec_dir = make_recording(tmp_path, REC, FILES)
     proxy.stall(lambda method, path, query: method == "PUT" and "camera" in path, 60, times=None)
     with start_ursa("ingest", rec_dir, "--config", config) as process:
-        wait_for(lambda: proxy.count("put") >= 2)
+        wait_for(lambda: any(entry.method == "PUT" and "camera" in entry.path for entry in list(proxy.log)))
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert process.poll() is None, "the first one lets what is in flight end"

@@ -116,10 +116,13 @@ class LocalStore:
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> str:
         upload_id = secrets.token_hex(12)
-        with _words(key, "start a multipart upload"):
+        with _words(key, "start a multipart upload"), self._temporary() as (temporary, file):
+            file.write(orjson.dumps({"key": key, "metadata": dict(metadata or {})}))
+            _sync(file)
             directory = self._own / "uploads" / upload_id
             directory.mkdir(parents=True)
-            _write_file(directory / "upload.json", orjson.dumps({"key": key, "metadata": dict(metadata or {})}))
+            # The upload exists from this rename on: whoever dies before it leaves an empty directory, nothing half written.
+            temporary.rename(directory / "upload.json")
         return upload_id
 
     def upload_part(
@@ -292,12 +295,6 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        _sync(file)
 
 
 def _read_back_sha256(path: Path) -> str:
