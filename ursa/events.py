@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 UploadPhase = Literal["plan", "upload", "file_done", "sidecars", "prove", "register", "done"]
+HashPhase = Literal["plan", "hash", "file_done", "write", "done"]
 DownloadPhase = Literal["start", "plan_done", "modality_start", "file_done", "modality_done", "finish"]
 
 
@@ -62,6 +63,25 @@ class DownloadProgress:
     eta_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HashProgress:
+    """Where a reconstruct or a rebuild stands: what has been read and hashed. Sizes in bytes, times in seconds.
+
+    ``bytes_total`` is what has to be read; what an earlier run or the store's own checksums prove is not in it.
+    """
+
+    phase: HashPhase
+    rec_id: str
+    current_file: str
+    bytes_done: int
+    bytes_total: int
+    files_done: int
+    files_total: int
+    elapsed_s: float
+    bytes_per_s: float = 0.0
+    eta_s: float | None = None
+
+
 class Speed:
     """Throughput and remaining time, computed here for every sink: over the last ten seconds, by what really moved."""
 
@@ -95,4 +115,5 @@ class Speed:
 
 
 UploadCallback = Callable[[UploadProgress], object]
+HashCallback = Callable[[HashProgress], object]
 DownloadCallback = Callable[[DownloadProgress], object]

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ursa import __version__
-from ursa.catalog.catalog import Catalog
-from ursa.catalog.home import CatalogHome
+from ursa.access import Access
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow
-from ursa.catalog.tables import Author
-from ursa.config import Config, Profile, Role, load_config
-from ursa.credentials import CredentialsProvider, provider_for
-from ursa.errors import ConfigError, ManifestNotFoundError, UsageError, WritesNotEnabledError
+from ursa.errors import ManifestNotFoundError, UsageError
 from ursa.events import DownloadCallback, UploadCallback
 from ursa.fetch import DownloadResult, fetch
 from ursa.policies import Existing, Level
@@ -34,18 +25,12 @@ from ursa.register.planning import Options
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.several import Outcome, ingest_several
-from ursa.store import OpenUpload, Store
-from ursa.store.counting import RequestCounter
-from ursa.store.local import LocalStore
-from ursa.store.retry import RetryingStore, RetryPolicy
-from ursa.transfer.engine import Engine, Stop
-from ursa.transfer.limits import BandwidthLimit, parse_timetable
+from ursa.store import OpenUpload
+from ursa.transfer.engine import Stop
 from ursa.verify import FileCheck, RecordingCheck, Subject, looks_like_directory, parse_subset, verify
 
-_WRITING: tuple[Role, ...] = ("assets_rw", "raw_rw")
 
-
-class DataInterface:
+class DataInterface(Access):
     """A lab's recordings: the raw bucket, the catalog, and the way between a disk and both.
 
     Nothing connects, runs ``op`` or reads a secret until it is needed. Reading needs no ``enable_writes``.
@@ -55,61 +40,11 @@ class DataInterface:
         config_path: a config file instead of the user's own.
         transfers: requests in flight; None follows the link.
         bandwidth: limit for uploads: ``"20M"`` (MiB a second) or a timetable ``"08:00,5M 19:00,off"``.
+        config: a config that is loaded already; then ``config_path`` is not read. It holds no secret, and pickles.
 
     Raises:
         ConfigError: no such profile, or the config file is wrong.
     """
-
-    def __init__(
-        self,
-        profile: str = "r2",
-        config_path: Path | str | None = None,
-        *,
-        transfers: int | None = None,
-        bandwidth: str | None = None,
-    ) -> None:
-        self.config: Config = load_config(Path(config_path) if config_path is not None else None)
-        self.profile: Profile = self.config.profile(profile)
-        if transfers is not None and transfers < 1:
-            raise UsageError(f"transfers is {transfers}; at least one request must be in flight")
-        self._transfers = transfers
-        self._bandwidth = BandwidthLimit(parse_timetable(bandwidth) if bandwidth else ())
-        self._enabled: frozenset[Role] = frozenset()
-        self._stops: set[Stop] = set()
-        self._counter = RequestCounter()
-        self._opening = threading.Lock()  # recordings in flight share one engine and one catalog
-
-    def __repr__(self) -> str:
-        return f"DataInterface(profile={self.profile.name!r})"
-
-    def __enter__(self) -> DataInterface:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the transfer threads. Not needed at the end of a program."""
-        if "_engine" in self.__dict__:
-            self._engine.close()
-            del self._engine
-
-    def enable_writes(self, roles: Iterable[str] = ("assets_rw",)) -> None:
-        """Allow writes: ``assets_rw`` to the catalog, ``raw_rw`` to the raw bytes. Reads no secret yet.
-
-        Raises:
-            UsageError: no such writing role.
-        """
-        wanted = [roles] if isinstance(roles, str) else list(roles)
-        unknown = [role for role in wanted if role not in _WRITING]
-        if unknown:
-            raise UsageError(
-                f"{unknown[0]!r} is not a writing role", hint=f"The writing roles are {', '.join(_WRITING)}."
-            )
-        self._enabled |= {role for role in _WRITING if role in wanted}
-        # Handles that were opened for reading are made again with the writing role's credentials.
-        for name in ("_raw", "_catalog", "_home"):
-            self.__dict__.pop(name, None)
 
     def ingest(
         self,
@@ -203,11 +138,6 @@ class DataInterface:
             )
 
         return ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop)
-
-    def stop(self) -> None:
-        """Ask everything that runs in other threads to stop: nothing new starts, and each raises KeyboardInterrupt."""
-        for stop in list(self._stops):
-            stop.set()
 
     def get_recording(self, recording_hash: str) -> RecordingRow:
         """The recording with this hash. Raises ``RecordingNotFoundError``."""
@@ -389,116 +319,6 @@ class DataInterface:
             return orchestrator.Services(
                 raw, self.profile.raw.prefix, catalog.result(), self._engine, self._counter, stop
             )
-
-    def _require(self, role: Role, verb: str) -> None:
-        if role not in self._enabled:
-            raise WritesNotEnabledError(
-                f"{verb} writes, and the role {role} is not enabled",
-                hint=f'Call data.enable_writes(roles=("assets_rw", "raw_rw")) first; {verb} needs {role}.'
-                if role == "raw_rw"
-                else f"Call data.enable_writes() first; {verb} needs {role}.",
-                role=role,
-            )
-
-    def _running(self) -> _Running:
-        return _Running(self._stops)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        return Engine(transfers=self._transfers, bandwidth=self._bandwidth)
-
-    @cached_property
-    def _credentials(self) -> CredentialsProvider:
-        return provider_for(self.profile)
-
-    @cached_property
-    def _raw(self) -> Store:
-        return self._store(self.profile.raw.bucket, "raw_rw" if "raw_rw" in self._enabled else "raw_ro")
-
-    def _raw_for(self, stop: Stop) -> Store:
-        return RetryingStore(self._raw, RetryPolicy(stopped=stop))
-
-    @cached_property
-    def _catalog(self) -> Catalog:
-        return Catalog.open(self._home)
-
-    @cached_property
-    def _home(self) -> CatalogHome:
-        role: Role = "assets_rw" if "assets_rw" in self._enabled else "assets_ro"
-        local = self.profile.kind == "local"
-        bucket = self.profile.assets.bucket
-        return CatalogHome(
-            store=RetryingStore(self._store(bucket, role), RetryPolicy()),
-            assets_prefix=self.profile.assets.prefix,
-            base_uri=f"{self._root / bucket}/" if local else f"s3://{bucket}/",
-            options=(dict) if local else (lambda: self._delta_options(role)),
-            profile=self.profile.name,
-            author=_author(),
-            create=local,
-        )
-
-    @property
-    def _root(self) -> Path:
-        if self.profile.root is None:
-            raise ConfigError(f"profile {self.profile.name} has no root", key="root")
-        return self.profile.root
-
-    def _store(self, bucket: str, role: Role) -> Store:
-        if self.profile.kind == "local":
-            return LocalStore(self._root, bucket)
-        # Imported here: boto3 takes longer to load than everything else together, and `local` needs none of it.
-        from ursa.store.s3 import S3Location, S3Store
-
-        location = S3Location(self.profile.endpoint_url or "", bucket, self.profile.region, role)
-        credentials = self._credentials
-        return S3Store(
-            location, lambda again: credentials.refresh(role) if again else credentials.get(role), self._counter
-        )
-
-    def _delta_options(self, role: Role) -> dict[str, str]:
-        secret = self._credentials.get(role)
-        endpoint = self.profile.endpoint_url or ""
-        # Absent, it would be taken from the environment; empty, it is sent, and R2 refuses an empty one.
-        stray = secret.session_token is None and "AWS_SESSION_TOKEN" in os.environ
-        token = {"AWS_SESSION_TOKEN": secret.session_token or ""} if secret.session_token or stray else {}
-        return token | {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ENDPOINT_URL_S3": endpoint,
-            "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower(),
-            "AWS_REGION": self.profile.region,
-            "AWS_ACCESS_KEY_ID": secret.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": secret.secret_access_key,
-            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
-            "aws_conditional_put": "etag",
-            "connect_timeout": "10s",
-            "timeout": "60s",
-            "max_retries": "4",
-            "retry_timeout": "60s",
-        }
-
-
-class _Running:
-    """A stop switch for the time of one call, known to ``DataInterface.stop``."""
-
-    def __init__(self, stops: set[Stop]) -> None:
-        self._stops = stops
-        self._stop = Stop()
-
-    def __enter__(self) -> Stop:
-        self._stops.add(self._stop)
-        return self._stop
-
-    def __exit__(self, *_: object) -> None:
-        self._stops.discard(self._stop)
-
-
-def _author() -> Author:
-    try:
-        who = getpass.getuser()
-    except (KeyError, OSError):
-        # A container or cron job whose user has no name and no environment.
-        who = "unknown"
-    return Author(who, socket.gethostname() or "unknown", __version__)
 
 
 __all__ = ["DataInterface"]

@@ -21,6 +21,25 @@ class Existing(StrEnum):
     OVERWRITE = "overwrite"
 
 
+class OnConflict(StrEnum):
+    """What ``register_recording`` does with a recording that has a row. ``error``: refuse. ``extend``: the longer
+    duration_s. ``merge_participants``: the union; every other field that is given must match. ``overwrite``: duration_s
+    and ended_at, nothing else.
+    """
+
+    ERROR = "error"
+    EXTEND = "extend"
+    MERGE_PARTICIPANTS = "merge_participants"
+    OVERWRITE = "overwrite"
+
+
+class ModalityOnConflict(StrEnum):
+    """What ``register_modality`` does with a modality that has a row."""
+
+    ERROR = "error"
+    OVERWRITE = "overwrite"
+
+
 class Level(StrEnum):
     """How much ``verify`` does. ``head``: presence, size and ETag, from listings. ``checksum``: also the checksums that
     the store keeps, and local files' own. ``full``: every object is read and hashed.

@@ -191,13 +191,32 @@ def load_manifest(root: Path, manifest_path: Path | None = None, *, rig_timezone
         raise _no_such_manifest(rec_id, path)
     nodes = _node_sources(root, rec_id)
     sources = (*nodes, aggregate) if aggregate else nodes
-    if aggregate and not aggregate.manifest.is_placeholder:
-        return LoadedManifest(_with_nodes(aggregate.manifest, nodes), sources)
-    if all(node.manifest.is_placeholder for node in nodes):
+    merged = effective_manifest(
+        aggregate.manifest if aggregate else None,
+        {node.path: node.manifest for node in nodes},
+        rig_timezone=rig_timezone,
+    )
+    if merged is None:
         stub = f"{MANIFEST_NAME} is a placeholder without files" if aggregate else f"there is no {MANIFEST_NAME}"
         raise _no_manifest(root, rec_id, f"{stub} and no node manifest that lists files")
-    merged = merge_manifests({node.path: node.manifest for node in nodes}, rig_timezone=rig_timezone)
     return LoadedManifest(merged, sources)
+
+
+def effective_manifest(
+    aggregate: Manifest | None, nodes: Mapping[str, Manifest], *, rig_timezone: str | None = None
+) -> Manifest | None:
+    """The manifest that counts, of ``manifest.json`` (None where there is none) and node manifests by their path.
+
+    ``manifest.json`` wins where it lists files; else the node manifests are merged. None where nobody lists a file.
+
+    Raises:
+        ManifestError: node manifests contradict each other.
+    """
+    if aggregate and not aggregate.is_placeholder:
+        return _with_nodes(aggregate, nodes)
+    if all(manifest.is_placeholder for manifest in nodes.values()):
+        return None
+    return merge_manifests(nodes, rig_timezone=rig_timezone)
 
 
 def _load_node(root: Path, path: Path, key: str, rec_id: str, rig_timezone: str | None) -> LoadedManifest:
@@ -380,17 +399,25 @@ class _Scan:
         return f"a key of {key_bytes:,} bytes, over {MAX_KEY_BYTES:,}" if key_bytes > MAX_KEY_BYTES else None
 
     def _kind(self, path: str) -> tuple[FileKind, str]:
-        first, _, rest = path.partition("/")
-        if path == MANIFEST_NAME or (first == NODE_MANIFESTS_DIR and "/" not in rest and rest.endswith(".json")):
-            return "manifest", ""
-        if path == PARTICIPANT_NAME:
-            return "participant", ""
-        entry = self.listed.get(path)
-        if entry and entry.worker:
-            return "raw", entry.worker
-        if rest and is_worker_dir(first):
-            return "raw", first
-        return "auxiliary", ""
+        return classify(path, self.listed)
+
+
+def classify(path: str, listed: Mapping[str, FileEntry]) -> tuple[FileKind, str]:
+    """What a file of a recording is, by its path, on a disk as in a bucket; and a raw file's worker directory.
+
+    ``listed``: the manifest's entries by path; where one states a worker, that counts.
+    """
+    first, _, rest = path.partition("/")
+    if path == MANIFEST_NAME or (first == NODE_MANIFESTS_DIR and "/" not in rest and rest.endswith(".json")):
+        return "manifest", ""
+    if path == PARTICIPANT_NAME:
+        return "participant", ""
+    entry = listed.get(path)
+    if entry and entry.worker:
+        return "raw", entry.worker
+    if rest and is_worker_dir(first):
+        return "raw", first
+    return "auxiliary", ""
 
 
 def _check_root(root: Path) -> str:
@@ -549,12 +576,12 @@ def _check_same(path: Path, there: Path) -> None:
         )
 
 
-def _with_nodes(aggregate: Manifest, nodes: tuple[ManifestSource, ...]) -> Manifest:
+def _with_nodes(aggregate: Manifest, nodes: Mapping[str, Manifest]) -> Manifest:
     """The aggregate, with the node of a file that only a node manifest tells."""
     known: dict[str, str] = {}
-    for node in nodes:
-        for entry in node.manifest.files:
-            known.setdefault(entry.path, node.manifest.node_of(entry) or Path(node.path).stem)
+    for path, node in nodes.items():
+        for entry in node.files:
+            known.setdefault(entry.path, node.node_of(entry) or Path(path).stem)
     if not known:
         return aggregate
     files = tuple(

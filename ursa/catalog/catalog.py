@@ -6,19 +6,25 @@ before modalities, so that whatever recording is seen, its modalities are seen t
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
-from ursa.catalog.tables import CatalogTable, Change
+from ursa.catalog.tables import CatalogTable, Change, FrozenError
 from ursa.catalog.where import any_of, by_hash, condition, literal
-from ursa.errors import RecordingNotFoundError, UsageError
+from ursa.errors import RecordingNotFoundError, StorageError, UsageError
 
+T = TypeVar("T")
+
+# How long a writer waits for a rebuild to flip the pointer, seconds: its last catch-up takes a few.
+_FROZEN_FOR_S = 120.0
 _VISIBLE = "recording_hash IN (SELECT recording_hash FROM recordings)"
 
 
@@ -58,6 +64,24 @@ class Catalog:
                 return False
             self._open()
             return True
+
+    def write(self, action: Callable[[], T]) -> T:
+        """Run a write. Where a rebuild has frozen this catalog: wait for its flip, and run it again on the new one.
+
+        Raises:
+            StorageError: the rebuild does not get on.
+        """
+        deadline = time.monotonic() + _FROZEN_FOR_S
+        with self.lock:
+            while True:
+                try:
+                    return action()
+                except FrozenError as error:
+                    if time.monotonic() > deadline:
+                        raise _frozen(str(error)) from None
+                    if not self.follow_pointer():
+                        time.sleep(random.uniform(0.2, 1.0))
+                        self.refresh()
 
     def refresh(self) -> None:
         """See what others have committed, in the order that keeps recordings whole."""
@@ -167,6 +191,14 @@ class Catalog:
         if not rows:
             raise _not_found(ref)
         return rows[0]
+
+
+def _frozen(prefix: str) -> StorageError:
+    return StorageError(
+        f"the catalog is frozen by a rebuild that has not finished: {prefix} is to take its place",
+        hint="Nothing was registered. Let an admin run `ursa catalog rebuild` again, which goes on from there"
+        " (or `ursa catalog rebuild --abort`), then run the same command again.",
+    )
 
 
 def _not_found(ref: str) -> RecordingNotFoundError:

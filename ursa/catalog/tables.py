@@ -37,8 +37,16 @@ _GIVE_UP_AFTER_S = 120.0
 _OTHER_FAILURES = 3
 
 
+FROZEN_KEY = "ursa.frozen"
+"""Table property: a rebuild is about to make the catalog under this prefix the live one; nothing is written here."""
+
+
 class LostRaceError(Exception):
     """Another commit came in between: look again, decide again."""
+
+
+class FrozenError(Exception):
+    """A rebuild has frozen this table: what is live now, or will be soon, is another catalog (``Catalog.write``)."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,16 @@ class Author:
 
 @dataclass(frozen=True)
 class Change(Generic[Row]):
-    """Rows to write; ``replacing`` is the SQL predicate of the rows that they replace, None to append."""
+    """Rows to write; ``replacing`` is the SQL predicate of the rows that they replace, None to append.
+
+    ``operation``: what is done, in a word for the history. ``operation_id``: the same for all commits of one
+    registration, so that the history shows them as one; "" where it has but this commit.
+    """
 
     rows: Sequence[Row]
     replacing: str | None
     operation: str
+    operation_id: str = ""
 
 
 class CatalogTable(Generic[Row]):
@@ -105,6 +118,21 @@ class CatalogTable(Generic[Row]):
         """The version that queries see."""
         return self._table.version()
 
+    @property
+    def frozen(self) -> str | None:
+        """The prefix of the catalog that a rebuild is about to put in this one's place; None where there is none."""
+        return self._table.metadata().configuration.get(FROZEN_KEY) or None
+
+    def set_frozen(self, prefix: str | None) -> None:
+        """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
+        with _words(self.uri, "freeze" if prefix else "thaw"):
+            self._table.alter.set_table_properties(
+                {FROZEN_KEY: prefix or ""},
+                raise_if_not_exists=False,
+                commit_properties=_properties(self._author, "freeze" if prefix else "thaw", uuid.uuid4().hex),
+            )
+        self.refresh()
+
     def refresh(self) -> None:
         """See what others have committed."""
         with _words(self.uri, "refresh"):
@@ -131,6 +159,10 @@ class CatalogTable(Generic[Row]):
 
         The snapshot at hand serves the first attempt: a commit on a stale one fails. A decision that ends without a
         commit is made again on a fresh one, since nothing else would notice.
+
+        Raises:
+            FrozenError: a rebuild has frozen the table. Writers go through ``Catalog.write``, which follows it.
+            StorageError: the server fails, or other writers are always faster.
         """
         started = time.monotonic()
         attempt = failures = 0
@@ -139,6 +171,7 @@ class CatalogTable(Generic[Row]):
             if attempt or failures:
                 self.refresh()
                 fresh = True
+            self._refuse_frozen()
             change = self._decided(decide, fresh)
             if change is None:
                 return False
@@ -169,15 +202,20 @@ class CatalogTable(Generic[Row]):
             change = None
         if change is None and not fresh:
             self.refresh()
+            self._refuse_frozen()
             change = decide()
         return change
+
+    def _refuse_frozen(self) -> None:
+        if self.frozen:
+            raise FrozenError(self.frozen)
 
     def _commit(self, change: Change[Row]) -> None:
         op_id = uuid.uuid4().hex
         before = self.version
         try:
             rows = self.kind.table(change.rows)
-            properties = _properties(self._author, change.operation, op_id, len(change.rows))
+            properties = _properties(self._author, change.operation, op_id, len(change.rows), change.operation_id)
             if change.replacing is None:
                 write_deltalake(self._table, rows, mode="append", commit_properties=properties)
             else:
@@ -227,8 +265,9 @@ def _about(author: Author, operation: str, op_id: str) -> dict[str, str]:
     }
 
 
-def _properties(author: Author, operation: str, op_id: str, rows: int = 0) -> CommitProperties:
-    about = _about(author, operation, op_id) | {"ursa_rows": str(rows)}
+def _properties(author: Author, operation: str, op_id: str, rows: int = 0, operation_id: str = "") -> CommitProperties:
+    about = _about(author, operation, op_id)
+    about |= {"ursa_rows": str(rows), "ursa_operation_id": operation_id or op_id}
     return CommitProperties(max_commit_retries=0, custom_metadata=about)
 
 

@@ -18,11 +18,24 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "ingest": Entry("Upload recordings, prove that they arrived, register them."),
+    "batch": Entry("Ingest every recording below a NAS or USB drive; made for cron."),
+    "ingest-r2": Entry("Register recordings whose bytes are in the bucket already."),
+    "reconstruct": Entry("Make the manifest of recordings that have none."),
     "ls": Entry("List recordings in the catalog."),
     "show": Entry("Show one recording: times, nodes, modalities, files.", recordings=True),
     "download": Entry("Fetch a recording's files, verified.", recordings=True),
     "verify": Entry("Compare catalog, bucket and disk, file by file.", recordings=True),
     "gc-uploads": Entry("List or abort uploads that nobody completed."),
-    "catalog": Entry("Make the catalog, or say where its tables are.", subcommands=("init", "location")),
+    "participants": Entry(
+        "List participants, or attach names that the bucket knows.", subcommands=("list", "backfill")
+    ),
+    "catalog": Entry(
+        "Make, look into, mend and rebuild the catalog.",
+        subcommands=("init", "location", "history", "undo", "rebuild", "compact"),
+    ),
+    "doctor": Entry("Probe config, credentials, buckets, clock, catalog and disks."),
+    "schedule": Entry(
+        "Print a cron, systemd or launchd unit for a nightly batch.", subcommands=("cron", "systemd", "launchd")
+    ),
     "config": Entry("Write a commented config file, or show what is in force.", subcommands=("init", "show")),
 }
