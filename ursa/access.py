@@ -80,7 +80,7 @@ class Access:
             )
         self._enabled |= {role for role in _WRITING if role in wanted}
         # Handles that were opened for reading are made again with the writing role's credentials.
-        for name in ("_raw", "_catalog", "_home"):
+        for name in ("_raw", "_catalog", "_home", "_committer"):
             self.__dict__.pop(name, None)
 
     def stop(self) -> None:

@@ -7,23 +7,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ursa.access import Access
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
-from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow
-from ursa.errors import ManifestNotFoundError, UsageError
-from ursa.events import DownloadCallback, UploadCallback
+from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
+from ursa.doctor import ProbeResult, diagnose
+from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
+from ursa.events import DownloadCallback, HashCallback, UploadCallback
 from ursa.fetch import DownloadResult, fetch
-from ursa.policies import Existing, Level
+from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, choice
+from ursa.reconstruct import Bucket, ReconstructResult, missing_manifests, reconstruct, reconstruct_dir
 from ursa.recording import MANIFEST_NAME, load_manifest, read_participant, scan_recording
-from ursa.register import orchestrator
+from ursa.register import from_r2, orchestrator, verbs
+from ursa.register.committer import Committer
 from ursa.register.decide import auxiliary
+from ursa.register.files import file_rows
 from ursa.register.planning import Options
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult
+from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
 from ursa.store import OpenUpload
 from ursa.transfer.engine import Stop
@@ -97,6 +103,68 @@ class DataInterface(Access):
         with self._running() as stop:
             return orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
 
+    def reconstruct(
+        self, rec_id: str, *, dry_run: bool = False, progress: HashCallback | None = None
+    ) -> ReconstructResult:
+        """Path C: make the ``manifest.json`` of a recording in the bucket that has none, by reading and hashing its objects.
+
+        A valid manifest, or a valid node manifest, makes it a no-op (``kept``); a placeholder with empty ``files`` is
+        replaced; a manifest that is broken is refused and never replaced. Interrupted, the next run takes up what is
+        finished: from the sha256 that objects were stored with, and, where ``assets_rw`` is enabled too, from the finished
+        hashes kept under the assets prefix. The catalog is not touched: ``ingest_from_r2`` comes next.
+
+        Args:
+            rec_id: ``rec_<date>_<time>_<hex>``, as the prefix is called.
+            dry_run: read the listing and metadata, tell what would be hashed; needs no ``enable_writes``.
+            progress: called with ``HashProgress``, from this thread; what it raises stops the run.
+
+        Raises:
+            InvalidRecordingError: no raw data, or objects that no manifest could list; all of them named.
+            ManifestError: a manifest is there and is broken, or another recording's.
+            MissingFilesError, StorageError: objects vanished or changed meanwhile. WritesNotEnabledError, CredentialsError,
+            ConfigError. Whatever is raised, no manifest is written.
+        """
+        if not dry_run:
+            self._require("raw_rw", "reconstruct")
+        with self._running() as stop:
+            return reconstruct(Bucket.of(self, stop, dry_run=dry_run), rec_id, dry_run=dry_run, callback=progress)
+
+    def reconstruct_dir(
+        self, rec_dir: Path | str, *, dry_run: bool = False, progress: HashCallback | None = None
+    ) -> ReconstructResult:
+        """Path C on a disk: write ``rec_dir/manifest.json`` where there is none. Needs no role and touches no network.
+
+        ``dry_run`` and ``progress`` as for ``reconstruct``; ``ingest`` comes next.
+
+        Raises:
+            InvalidRecordingError: no such directory, no raw file, or something that no manifest could list.
+            ManifestError: a manifest is there and is broken. FileChangedError: files are still being written.
+            StorageError: the directory can't be read or written. Whatever is raised, no manifest is written.
+        """
+        with self._running() as stop:
+            return reconstruct_dir(
+                Path(rec_dir),
+                engine=self._engine,
+                stop=stop,
+                key_prefix=self.profile.raw.prefix,
+                dry_run=dry_run,
+                callback=progress,
+            )
+
+    def missing_manifests(
+        self, *, on_left_out: Callable[[str, UrsaError], object] = lambda _name, _error: None
+    ) -> list[str]:
+        """rec_ids in the bucket without a valid manifest, sorted: what ``reconstruct`` is for. Reads only.
+
+        Args:
+            on_left_out: called, from this thread, with what is not in the result and looks as if it should be, and why:
+                ``ManifestError`` where a manifest is there and broken, ``InvalidRecordingError`` for a ``rec_*`` that is
+                not the name of a recording.
+        """
+        with self._running() as stop:
+            raw = self._raw_for(stop)
+            return missing_manifests(self._engine, raw, self.profile.raw.prefix, stop=stop, on_left_out=on_left_out)
+
     def ingest_dirs(
         self,
         rec_dirs: Iterable[Path | str],
@@ -123,7 +191,7 @@ class DataInterface(Access):
         self._require("assets_rw", "ingest")
         if jobs < 1:
             raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
-        policy = Existing(existing)
+        policy = choice(Existing, existing, "existing")
 
         def one(rec_dir: Path) -> IngestResult:
             return self.ingest(
@@ -138,6 +206,136 @@ class DataInterface(Access):
             )
 
         return ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop)
+
+    def ingest_from_r2(
+        self,
+        rec_id: str,
+        participant: str | None = None,
+        *,
+        overwrite: bool = False,
+        progress: UploadCallback | None = None,
+    ) -> IngestResult:
+        """Path B: the bytes are in the bucket; write the rows, after proving that every listed file is there.
+
+        The manifest is ``manifest.json``, else ``_node_manifests/`` merged in memory. Nothing is uploaded or changed in
+        the raw bucket; ``manifest["participant"]`` and ``participant.txt`` are not read.
+
+        Args:
+            rec_id: ``rec_<date>_<time>_<hex>``, as the prefix is called.
+            participant: display name; None or "" is unknown.
+            overwrite: replace this recording's rows.
+            progress: called with ``UploadProgress``; what it raises stops the run.
+
+        Raises:
+            ManifestNotFoundError, ManifestError, MissingFilesError (``paths`` has every missing or short file),
+            InvalidRecordingError, RecordingExistsError, ConflictError, WritesNotEnabledError, StorageError,
+            CredentialsError, ConfigError. Whatever is raised, nothing is registered.
+        """
+        self._require("assets_rw", "ingest_from_r2")
+        with self._running() as stop:
+            return from_r2.ingest_from_r2(
+                self._services(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, progress)
+            )
+
+    def plan_from_r2(
+        self, rec_id: str, participant: str | None = None, *, overwrite: bool = False
+    ) -> from_r2.BucketPlan:
+        """What ``ingest_from_r2`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
+        with self._running() as stop:
+            return from_r2.make_plan(
+                self._services(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, None)
+            )
+
+    def ingest_from_r2_several(
+        self,
+        rec_ids: Iterable[str],
+        participant: str | None = None,
+        *,
+        overwrite: bool = False,
+        progress: UploadCallback | None = None,
+    ) -> list[Outcome]:
+        """Path B for several recordings, read side by side, their rows in one group commit; an ``Outcome`` each.
+
+        One failure never stops the rest. ``progress`` is called from several threads.
+        """
+        self._require("assets_rw", "ingest_from_r2")
+        with self._running() as stop:
+            return from_r2.ingest_several(
+                self._services(stop), list(rec_ids), participant, overwrite=overwrite, callback=progress
+            )
+
+    def register_recording(
+        self,
+        *,
+        recording_hash: str,
+        started_at: datetime | None = None,
+        ended_at: datetime | None = None,
+        duration_s: float | None = None,
+        participant_ids: Iterable[str] = (),
+        status: str = "raw",
+        metadata: Mapping[str, Any] | None = None,
+        on_conflict: OnConflict | str = OnConflict.ERROR,
+    ) -> RecordingRow:
+        """Make a recording's row in the recordings table, and in no other; returns the row as it is now.
+
+        Args:
+            recording_hash: 64 lower-case hex digits.
+            started_at: as ``ended_at``; UTC where it has no zone.
+            duration_s: seconds.
+            participant_ids: ids as ``participant_id`` derives them; they may have no row yet.
+            metadata: text to text; ``manifest_recording_id`` is the rec_id. Without it the recording goes by its hash.
+            on_conflict: what to do where there is a row. ``error``: refuse. ``extend``: duration_s becomes the longer
+                one; what else is given is left aside. ``merge_participants``: the union of participant_ids; every other
+                field that is given must match (status counts as given unless it is ``"raw"``). ``overwrite``: duration_s
+                and ended_at as given, nothing else.
+
+        Raises:
+            RecordingExistsError, ConflictError (another rec_id or hash, or a field that must match does not),
+            UsageError (a ValueError), WritesNotEnabledError, StorageError.
+        """
+        self._require("assets_rw", "register_recording")
+        policy = choice(OnConflict, on_conflict, "on_conflict")
+        wanted = verbs.given(recording_hash, started_at, ended_at, duration_s, participant_ids, status, metadata)
+        return verbs.register_recording(self._catalog, wanted, policy)
+
+    def register_modality(
+        self,
+        *,
+        recording_hash: str,
+        modality: str,
+        worker_id: str = "",
+        node: str | None = None,
+        files: Iterable[FileRow | Mapping[str, Any]] = (),
+        status: str = "raw",
+        metadata: Mapping[str, Any] | None = None,
+        on_conflict: ModalityOnConflict | str = ModalityOnConflict.ERROR,
+    ) -> ModalityRow:
+        """Make a modality's row for a recording that is registered; returns it.
+
+        Args:
+            files: rows, or mappings with ``path`` and ``size_bytes``, and ``key`` (default: below the recording's
+                prefix) and ``sha256`` where known. Each must be in the bucket with this size.
+            on_conflict: ``error`` or ``overwrite``, which replaces the whole row.
+
+        Raises:
+            RecordingNotFoundError, MissingFilesError, ConflictError (there is a row), UsageError (a ValueError),
+            WritesNotEnabledError, StorageError.
+        """
+        self._require("assets_rw", "register_modality")
+        policy = choice(ModalityOnConflict, on_conflict, "on_conflict")
+        pairs = {str(key): str(value) for key, value in (metadata or {}).items()}
+        row = ModalityRow(recording_hash, modality, worker_id, status, node, file_rows(files), metadata=pairs)
+        with self._running() as stop:
+            return verbs.register_modality(self._catalog, self._raw_for(stop), self.profile.raw.prefix, row, policy)
+
+    def register_participant(self, display_name: str, *, participant_id: str | None = None) -> ParticipantRow:
+        """The participant's row: the one that is there, or a new one.
+
+        The id is derived from the name (``ursa.participant_id``) unless one is given. Raises ``UsageError`` for an
+        empty name, ``InvalidRecordingError`` for one that is no line of text.
+        """
+        self._require("assets_rw", "register_participant")
+        return verbs.register_participant(self._catalog, display_name, participant_id)
 
     def get_recording(self, recording_hash: str) -> RecordingRow:
         """The recording with this hash. Raises ``RecordingNotFoundError``."""
@@ -245,7 +443,7 @@ class DataInterface(Access):
                 self._raw_for(stop),
                 self.profile.raw.prefix,
                 wanted,
-                level=Level(level),
+                level=choice(Level, level, "level"),
                 subset=chosen,
                 on_file=on_file,
             )
@@ -267,6 +465,17 @@ class DataInterface(Access):
                 self._raw_for(stop).abort_upload(item.key, item.upload_id)
                 count += 1
         return count
+
+    def doctor(
+        self, paths: Iterable[Path | str] = (), *, on_probe: Callable[[ProbeResult], object] | None = None
+    ) -> list[ProbeResult]:
+        """Probe everything that an ingest leans on, and ``paths`` (NAS roots, recording directories).
+
+        What is wrong is in the results, never raised. The writing roles write an object of their own beside the
+        recordings and delete it, whether or not ``enable_writes`` was called. Where the config itself may be broken,
+        call ``ursa.diagnose``.
+        """
+        return diagnose(self.profile.name, config=self.config, paths=paths, on_probe=on_probe)
 
     def init_catalog(self) -> bool:
         """Make the catalog where there is none; returns whether it is new. Needs ``assets_rw``."""
@@ -311,13 +520,24 @@ class DataInterface(Access):
             return Subject(rec_id, None, (), {}, None)
         return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
 
-    def _services(self, stop: Stop) -> orchestrator.Services:
+    @cached_property
+    def _committer(self) -> Committer:
+        return Committer(self._catalog)
+
+    def _services(self, stop: Stop) -> Services:
         with self._opening, ThreadPoolExecutor(1) as beside:
             # The catalog opens in a dozen round trips; meanwhile this thread loads what the raw bucket needs.
             catalog = beside.submit(lambda: self._catalog)
             raw = self._raw_for(stop)
-            return orchestrator.Services(
-                raw, self.profile.raw.prefix, catalog.result(), self._engine, self._counter, stop
+            return Services(
+                raw,
+                self.profile.raw.prefix,
+                self.profile.rig_timezone,
+                catalog.result(),
+                self._committer.register,
+                self._engine,
+                self._counter,
+                stop,
             )
 
 

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeVar
+
+from ursa.errors import UsageError
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def choice(kind: type[E], value: E | str, name: str) -> E:
+    """The member of ``kind`` that ``value`` names. Raises ``UsageError`` (a ``ValueError``) with all that there are."""
+    try:
+        return kind(value)
+    except ValueError:
+        every = [str(member) for member in kind]
+        told = " or ".join([", ".join(every[:-1]), every[-1]])
+        raise UsageError(f"{name} is {value!r}; it is {told}") from None
 
 
 class Action(StrEnum):

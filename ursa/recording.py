@@ -165,6 +165,15 @@ def parse_participant(data: bytes, *, source: str) -> str | None:
     return name or None
 
 
+def clean_participant(name: str | None) -> str | None:
+    """A name that a caller passes: as given, but for whitespace; None and the empty name are unknown.
+
+    Raises:
+        InvalidRecordingError: as ``parse_participant``.
+    """
+    return parse_participant(name.encode("utf-8", "surrogatepass"), source="participant") if name else None
+
+
 def load_manifest(root: Path, manifest_path: Path | None = None, *, rig_timezone: str | None = None) -> LoadedManifest:
     """The manifest of a recording directory, and every manifest file that belongs to it.
 

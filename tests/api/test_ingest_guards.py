@@ -59,7 +59,7 @@ def test_committed_rows_are_not_replaced_by_a_run_that_began_before(
     (full / "manifest.json").write_bytes((less / "manifest.json").read_bytes())
     other = DataInterface("local", tmp_path / "ursa.yaml")
     other.enable_writes(roles=("assets_rw", "raw_rw"))
-    write = commit._write_modalities
+    write = commit._Round._write_modalities
     began = []
 
     def overtaken(*args: Any, **options: Any) -> None:
@@ -68,7 +68,7 @@ def test_committed_rows_are_not_replaced_by_a_run_that_began_before(
             other.ingest(full / "manifest.json", full)
         write(*args, **options)
 
-    monkeypatch.setattr(commit, "_write_modalities", overtaken)
+    monkeypatch.setattr(commit._Round, "_write_modalities", overtaken)
     with pytest.raises(RecordingExistsError):
         data.ingest(less / "manifest.json", less)
     paths = {file.path for row in data.list_modalities() for file in row.files}

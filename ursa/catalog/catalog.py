@@ -95,9 +95,14 @@ class Catalog:
 
     def lookup(self, *, rec_id: str, recording_hash: str | None) -> list[RecordingRow]:
         """Rows with this rec_id or this hash: none, one, or two that contradict each other."""
-        terms = [f"rec_id = {literal(rec_id)}"]
-        if recording_hash is not None:
-            terms.append(f"({by_hash([recording_hash])})")
+        return self.lookup_all([rec_id], [recording_hash] if recording_hash is not None else [])
+
+    def lookup_all(self, rec_ids: Iterable[str], recording_hashes: Iterable[str]) -> list[RecordingRow]:
+        """Rows with any of these rec_ids or hashes, as of the last refresh."""
+        terms = [any_of("rec_id", rec_ids)]
+        hashes = list(recording_hashes)
+        if hashes:
+            terms.append(f"({by_hash(hashes)})")
         with self.lock:
             return self.recordings.select(" OR ".join(terms))
 
@@ -170,19 +175,21 @@ class Catalog:
             self.participants.refresh()
             return self.participants.select(sql, tail="ORDER BY display_name, participant_id")
 
-    def ensure_participants(self, names: Iterable[str]) -> tuple[str, ...]:
+    def ensure_participants(self, names: Iterable[str], operation_id: str = "") -> tuple[str, ...]:
         """The ids of these names; rows are made for those that have none."""
         wanted = {participant_id(name): name for name in names}
         if not self._known_participants.issuperset(wanted):
-            self.participants.compare_and_swap(lambda: self._missing_participants(wanted))
+            self.participants.compare_and_swap(lambda: self._missing_participants(wanted, operation_id))
             self._known_participants |= wanted.keys()
         return tuple(sorted(wanted))
 
-    def _missing_participants(self, wanted: Mapping[str, str]) -> Change[ParticipantRow] | None:
+    def _missing_participants(
+        self, wanted: Mapping[str, str], operation_id: str
+    ) -> Change[ParticipantRow] | None:
         there = {row.participant_id for row in self.participants.select(any_of("participant_id", wanted))}
         now = datetime.now(UTC)
         rows = [ParticipantRow(key, name, now) for key, name in wanted.items() if key not in there]
-        return Change(rows, None, "register_participant") if rows else None
+        return Change(rows, None, "register_participant", operation_id) if rows else None
 
     def _one(self, sql: str, ref: str) -> RecordingRow:
         with self.lock:

@@ -63,6 +63,7 @@ class ModalityRow:
     files: tuple[FileRow, ...] = ()
     bytes: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    rec_id: str = ""
 
     @property
     def name(self) -> str:

@@ -11,6 +11,11 @@ from ursa.errors import InvalidRecordingError
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def is_sha256(text: object) -> bool:
+    """Whether a text is 64 lower-case hex digits: a sha256, or a recording_hash."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+
+
 def derive_recording_hash(sha256s: Iterable[str]) -> str:
     r"""The recording_hash of a recording: the sha256 of its raw files' sha256s, sorted and joined by newlines.
 
@@ -40,6 +45,6 @@ def derive_recording_hash(sha256s: Iterable[str]) -> str:
             hint="check that the worker directories (camera_*, eeg_*, …) were copied along",
         )
     for digest in digests:
-        if not _SHA256.fullmatch(digest):
+        if not is_sha256(digest):
             raise ValueError(f"not a sha256 of 64 hex digits: {digest[:80]!r}")
     return hashlib.sha256("\n".join(digests).encode("ascii")).hexdigest()

@@ -1,171 +1,267 @@
-"""Step 7: the rows. Participants and modalities first, the recording's row last: it is the commit point."""
+"""The rows of one or several recordings, in one commit a table.
+
+Participants and modalities first, the recordings' rows last: a recording's row is its commit point. In a group each
+recording is decided alone, again after every lost race: one that is refused, or overtaken by somebody else, leaves the
+group and takes nobody with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
-from ursa.catalog.where import by_hash, literal
-from ursa.errors import StorageError
+from ursa.catalog.where import any_of, literal
+from ursa.errors import RecordingExistsError, StorageError, UrsaError
 from ursa.policies import Action
+from ursa.register.build import Registration
 from ursa.register.decide import Decision, decide, identify
 
 _ROUNDS = 20
+# A predicate names every row that a commit replaces; longer ones make the query planner slow.
+_REPLACED_AT_ONCE = 100
+
+_Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """What one run wants in the catalog. ``stated_hash``: what its manifest states, None where it was derived."""
+class Registered:
+    """A recording's row as it is in the catalog now, and what was done."""
 
     row: RecordingRow
-    modalities: tuple[ModalityRow, ...]
-    participants: tuple[str, ...]
-    stated_hash: str | None
-    overwrite: bool
-
-
-class _OvertakenError(Exception):
-    """Somebody registered this recording meanwhile: decide again."""
+    action: Action
 
 
 def register(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Action]:
-    """Write the rows; returns the recording's row as it is in the catalog now, and what was done.
+    """Write the rows of one recording. Raises what ``register_all`` returns."""
+    (outcome,) = register_all(catalog, [wanted])
+    if isinstance(outcome, UrsaError):
+        raise outcome
+    return outcome.row, outcome.action
+
+
+def register_all(catalog: Catalog, wanted: Sequence[Registration]) -> list[Registered | UrsaError]:
+    """Write the rows of several recordings; an outcome each, in their order.
 
     Decides again after every lost race, and again in the new catalog where a rebuild flipped the pointer meanwhile.
-
-    Raises:
-        RecordingExistsError, ConflictError: as ``ursa.register.decide`` says; nothing of the recording is written.
+    A refusal is ``RecordingExistsError`` or ``ConflictError`` as ``ursa.register.decide`` says, or ``StorageError``:
+    then nothing of that recording is visible.
     """
+    outcomes: dict[int, Registered | UrsaError] = {}
+    before_flip: dict[int, Registered] = {}
     with catalog.lock:
         for _ in range(_ROUNDS):
-            try:
-                outcome = _register_once(catalog, wanted)
-            except _OvertakenError:
-                catalog.refresh()
-                continue
-            if not catalog.follow_pointer():
-                return outcome
-        raise StorageError(
-            f"can't register {wanted.row.rec_id}: other writers changed it {_ROUNDS} times meanwhile",
-            hint="Run the same command again: what is in the bucket is skipped.",
-        )
+            group = _without_doubles({i: item for i, item in enumerate(wanted) if i not in outcomes})
+            if not group:
+                break
+            done = _attempt(catalog, group)
+            if catalog.follow_pointer():
+                # What was committed may have come too late for the rebuild: ask the catalog that is live now.
+                before_flip |= {i: outcome for i, outcome in done.items() if isinstance(outcome, Registered)}
+                done = {i: outcome for i, outcome in done.items() if isinstance(outcome, UrsaError)}
+            outcomes |= {i: _after_flip(outcome, before_flip.get(i)) for i, outcome in done.items()}
+    return [outcomes.get(i) or _outrun(item) for i, item in enumerate(wanted)]
 
 
-def _register_once(catalog: Catalog, wanted: Registration) -> tuple[RecordingRow, Action]:
-    # The snapshot may be as old as the upload took: somebody may have registered this recording since.
-    catalog.refresh()
-    decision = _decide(catalog, wanted)
-
-    def overtaken() -> None:
-        catalog.recordings.refresh()
-        _same_decision(catalog, wanted, decision)
-
-    with ThreadPoolExecutor(1) as beside:
-        ids = beside.submit(catalog.ensure_participants, wanted.participants)
-        if decision.action is Action.MERGED:
-            # The recording first: a killed merge then shows as a missing worker, which the next run adds.
-            ids.result()
-            row = _write_recording(catalog, wanted, decision)
-            _write_modalities(catalog, decision.modalities)
-        else:
-            _write_modalities(catalog, decision.modalities, guard=overtaken)
-            ids.result()
-            row = _write_recording(catalog, wanted, decision)
-    _check_participants(row, ids.result(), wanted)
-    _check_modalities(catalog, decision.modalities)
-    return row, decision.action
+def _attempt(catalog: Catalog, group: Mapping[int, Registration]) -> Mapping[int, Registered | UrsaError]:
+    try:
+        return catalog.write(lambda: _Round(catalog, group).run())
+    except UrsaError as error:
+        return dict.fromkeys(group, error)
 
 
-def _decide(catalog: Catalog, wanted: Registration) -> Decision:
-    rows = catalog.lookup(rec_id=wanted.row.rec_id, recording_hash=wanted.row.recording_hash)
-    existing = identify(rows, wanted.row.rec_id, wanted.stated_hash)
-    registered = catalog.modalities_of(existing.recording_hash) if existing else []
-    return decide(existing, registered, wanted.row, wanted.modalities, overwrite=wanted.overwrite)
+def _after_flip(outcome: Registered | UrsaError, before: Registered | None) -> Registered | UrsaError:
+    """The rebuild had taken our rows over already."""
+    return before if before and isinstance(outcome, RecordingExistsError) else outcome
 
 
-def _write_recording(catalog: Catalog, wanted: Registration, first: Decision) -> RecordingRow:
-    written: list[RecordingRow] = []
-    seen = catalog.recordings.version
-
-    def change() -> Change[RecordingRow]:
-        nonlocal seen
-        if catalog.recordings.version != seen:
-            # Somebody has committed: what they cover is judged by modalities that are as new.
-            seen = catalog.recordings.version
-            catalog.modalities.refresh()
-        decision = _same_decision(catalog, wanted, first)
-        written[:] = [decision.row]
-        replacing = None if decision.action is Action.CREATED else f"rec_id = {literal(decision.row.rec_id)}"
-        return Change([decision.row], replacing, f"ingest:{decision.action}")
-
-    catalog.recordings.compare_and_swap(change)
-    return written[0]
-
-
-def _same_decision(catalog: Catalog, wanted: Registration, first: Decision) -> Decision:
-    """Decide again. Raises ``_OvertakenError`` where somebody has registered this recording since ``first``."""
-    decision = _decide(catalog, wanted)
-    if (decision.action, decision.row.recording_hash) != (first.action, first.row.recording_hash):
-        raise _OvertakenError
-    return decision
-
-
-def _write_modalities(catalog: Catalog, rows: Sequence[ModalityRow], guard: Callable[[], None] = lambda: None) -> None:
-    """Insert or replace by key; rows that are there already, equal, are not written again.
-
-    ``guard`` is called before rows that differ are replaced: they may be of somebody who has committed meanwhile.
-    """
-
-    def change() -> Change[ModalityRow] | None:
-        there = {(row.modality, row.worker_id): row for row in _present(catalog, rows)}
-        new = [row for row in rows if _without_time(there.get((row.modality, row.worker_id))) != _without_time(row)]
-        if not new:
-            return None
-        replaced = [row for row in new if (row.modality, row.worker_id) in there]
-        predicate = None
-        if replaced:
-            guard()
-            keys = " OR ".join(
-                f"(modality = {literal(row.modality)} AND worker_id = {literal(row.worker_id)})" for row in new
-            )
-            predicate = f"recording_hash = {literal(new[0].recording_hash)} AND ({keys})"
-        return Change(new, predicate, "ingest:modalities")
-
-    if rows:
-        catalog.modalities.compare_and_swap(change)
-
-
-def _present(catalog: Catalog, rows: Sequence[ModalityRow]) -> list[ModalityRow]:
-    return catalog.modalities.select(by_hash(row.recording_hash for row in rows))
-
-
-def _without_time(row: ModalityRow | None) -> ModalityRow | None:
-    return replace(row, metadata={}) if row else None
-
-
-def _check_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
-    """Look once more that our modalities are there: a run that lost may have written over them before it knew."""
-    for _ in range(_ROUNDS):
-        before = catalog.modalities.version
-        catalog.modalities.refresh()
-        if catalog.modalities.version == before:
-            # Nobody has written since we did, or since we saw that they were there.
-            return
-        there = {(row.modality, row.worker_id): _without_time(row) for row in _present(catalog, rows)} if rows else {}
-        missing = [row for row in rows if there.get((row.modality, row.worker_id)) != _without_time(row)]
-        if not missing:
-            return
-        _write_modalities(catalog, missing)
-    raise StorageError(
-        "another run keeps writing other rows for the same workers",
-        hint="Stop the other run, then run this one again with --overwrite.",
+def _outrun(wanted: Registration) -> StorageError:
+    return StorageError(
+        f"can't register {wanted.row.rec_id}: other writers changed it {_ROUNDS} times meanwhile",
+        hint="Run the same command again: what is in the bucket is skipped.",
     )
 
 
-def _check_participants(row: RecordingRow, ids: Sequence[str], wanted: Registration) -> None:
-    if not set(ids) <= set(row.participant_ids):
-        raise StorageError(f"{wanted.row.rec_id} was written without its participants {ids}; please report this")
+def _without_doubles(wanted: Mapping[int, Registration]) -> dict[int, Registration]:
+    """The first of several that are the same recording by rec_id or by hash; the others have the next round."""
+    group: dict[int, Registration] = {}
+    taken: set[str] = set()
+    for i, item in wanted.items():
+        names = {item.row.rec_id, item.row.recording_hash}
+        if taken.isdisjoint(names):
+            group[i] = item
+            taken |= names
+    return group
+
+
+class _Round:
+    """One attempt at a group: whoever is overtaken meanwhile has no outcome, and comes again in the next round."""
+
+    def __init__(self, catalog: Catalog, wanted: Mapping[int, Registration]) -> None:
+        self.catalog = catalog
+        self.wanted = wanted
+        self.operation_id = uuid.uuid4().hex
+        self.decided: dict[int, Decision] = {}
+        self.outcomes: dict[int, Registered | UrsaError] = {}
+
+    def run(self) -> Mapping[int, Registered | UrsaError]:
+        # The snapshot may be as old as the upload took: somebody may have registered these recordings since.
+        self.catalog.refresh()
+        for i, decision in self._decide(self.wanted).items():
+            if isinstance(decision, UrsaError):
+                self.outcomes[i] = decision
+            else:
+                self.decided[i] = decision
+        with ThreadPoolExecutor(1) as beside:
+            names = [name for i in self.decided for name in self.wanted[i].participants]
+            participants = beside.submit(self.catalog.ensure_participants, names, self.operation_id)
+            merging = [i for i, decision in self.decided.items() if decision.action is Action.MERGED]
+            if merging:
+                # The recording first: a killed merge then shows as a missing worker, which the next run adds.
+                participants.result()
+                self._write_recordings(merging)
+            self._write_modalities(self._modalities())
+            participants.result()
+            self._write_recordings([i for i in self.decided if i not in merging])
+        self._check_modalities()
+        return self.outcomes
+
+    def _decide(self, wanted: Mapping[int, Registration]) -> dict[int, Decision | UrsaError]:
+        """Each alone, by what the tables say as they are open now."""
+        rows = self._lookup(item.row for item in wanted.values())
+        by_rec_id = {row.rec_id: row for row in rows}
+        by_hash = {row.recording_hash: row for row in rows}
+        registered: dict[str, list[ModalityRow]] = {}
+        existing = [by_rec_id[item.row.rec_id] for item in wanted.values() if item.row.rec_id in by_rec_id]
+        for modality in self.catalog.modalities_for(existing) if existing else ():
+            registered.setdefault(modality.recording_hash, []).append(modality)
+        decided: dict[int, Decision | UrsaError] = {}
+        for i, item in wanted.items():
+            same = [by_rec_id.get(item.row.rec_id), by_hash.get(item.row.recording_hash)]
+            try:
+                own = identify([row for row in same if row], item.row.rec_id, item.stated_hash)
+                there = registered.get(own.recording_hash, []) if own else []
+                decided[i] = decide(own, there, item.row, item.modalities, overwrite=item.overwrite)
+            except UrsaError as error:
+                decided[i] = error
+        return decided
+
+    def _lookup(self, rows: Iterable[RecordingRow]) -> list[RecordingRow]:
+        """Rows with any of these rec_ids or hashes."""
+        names = [(row.rec_id, row.recording_hash) for row in rows]
+        return self.catalog.lookup_all([name for name, _ in names], [digest for _, digest in names])
+
+    def _still(self, members: Iterable[int]) -> list[int]:
+        """Those that would be decided as at first; the others are overtaken, and dropped."""
+        first = {i: self.decided[i] for i in members if i in self.decided}
+        again = self._decide({i: self.wanted[i] for i in first})
+        for i, decision in again.items():
+            if isinstance(decision, UrsaError) or _gist(decision) != _gist(first[i]):
+                del self.decided[i]
+            else:
+                self.decided[i] = decision
+        return [i for i in first if i in self.decided]
+
+    def _write_recordings(self, members: Sequence[int]) -> None:
+        catalog = self.catalog
+        seen = catalog.recordings.version
+        written: list[int] = []
+
+        def change() -> Change[RecordingRow] | None:
+            nonlocal seen
+            if catalog.recordings.version != seen:
+                # Somebody has committed: what they cover is judged by modalities that are as new.
+                seen = catalog.recordings.version
+                catalog.modalities.refresh()
+            written[:] = self._still(members)
+            rows = [self.decided[i].row for i in written]
+            if not rows:
+                return None
+            actions = {self.decided[i].action for i in written}
+            replacing = None if actions == {Action.CREATED} else any_of("rec_id", [row.rec_id for row in rows])
+            return Change(rows, replacing, f"ingest:{'+'.join(sorted(actions))}", self.operation_id)
+
+        if members:
+            catalog.recordings.compare_and_swap(change)
+            self.outcomes |= {i: Registered(self.decided[i].row, self.decided[i].action) for i in written}
+
+    def _modalities(self) -> dict[_Key, tuple[ModalityRow, int]]:
+        """The modality rows to write, with the member that each belongs to."""
+        return {_key(row): (row, i) for i, decision in self.decided.items() for row in decision.modalities}
+
+    def _write_modalities(self, wanted: Mapping[_Key, tuple[ModalityRow, int]], *, checked: bool = False) -> None:
+        """Insert or replace by key; rows that are there already, equal, are not written again.
+
+        Before rows that differ are replaced, their members are decided again unless ``checked``: the rows may be of
+        somebody who has committed meanwhile.
+        """
+        more = bool(wanted)
+
+        def change() -> Change[ModalityRow] | None:
+            nonlocal more
+            left = {key: (row, i) for key, (row, i) in wanted.items() if i in self.decided}
+            there = self._present(row for row, _ in left.values())
+            new = [row for key, (row, _) in left.items() if key not in there]
+            other = {key: i for key, (row, i) in left.items() if key in there and not _same(there[key], row)}
+            more = bool(new and other) or len(other) > _REPLACED_AT_ONCE
+            if new:
+                return Change(new, None, "ingest:modalities", self.operation_id)
+            if other and not checked:
+                self.catalog.recordings.refresh()
+                self._still(set(other.values()))
+            rows = [left[key][0] for key, i in other.items() if i in self.decided][:_REPLACED_AT_ONCE]
+            return Change(rows, _naming(rows), "ingest:modalities", self.operation_id) if rows else None
+
+        while more:
+            if not self.catalog.modalities.compare_and_swap(change):
+                return
+
+    def _present(self, rows: Iterable[ModalityRow]) -> dict[_Key, ModalityRow]:
+        recordings = {row.recording_hash: RecordingRow(row.recording_hash, row.rec_id) for row in rows}
+        return {_key(row): row for row in self.catalog.modalities_for(recordings.values())} if recordings else {}
+
+    def _check_modalities(self) -> None:
+        """Look once more that our modalities are there: a run that lost may have written over them before it knew."""
+        table = self.catalog.modalities
+        for _ in range(_ROUNDS):
+            before = table.version
+            table.refresh()
+            if table.version == before:
+                # Nobody has written since we did, or since we saw that they were there.
+                return
+            ours = {key: entry for key, entry in self._modalities().items() if entry[1] in self.outcomes}
+            there = self._present(row for row, _ in ours.values())
+            lost = {key: entry for key, entry in ours.items() if key not in there or not _same(there[key], entry[0])}
+            if not lost:
+                return
+            self._write_modalities(lost, checked=True)
+        raise StorageError(
+            "another run keeps writing other rows for the same workers",
+            hint="Stop the other run, then run this one again with --overwrite.",
+        )
+
+
+def _gist(decision: Decision) -> tuple[Action, str]:
+    return decision.action, decision.row.recording_hash
+
+
+def _key(row: ModalityRow) -> _Key:
+    return row.recording_hash, row.modality, row.worker_id
+
+
+def _same(one: ModalityRow, other: ModalityRow) -> bool:
+    """Equal but for the time at which they were registered."""
+    return replace(one, metadata={}) == replace(other, metadata={})
+
+
+def _naming(rows: Iterable[ModalityRow]) -> str:
+    """The predicate of exactly these rows."""
+    return " OR ".join(
+        f"(recording_hash = {literal(row.recording_hash)} AND modality = {literal(row.modality)}"
+        f" AND worker_id = {literal(row.worker_id)})"
+        for row in rows
+    )

@@ -19,6 +19,8 @@ AUXILIARY_KEY = "auxiliary_files"
 WORKERS_KEY = "workers"
 """Metadata key: JSON list of the [modality, worker_id] that the recording's commit covers. A modality row that is not
 in it belongs to a run that has not committed (yet)."""
+NODES_KEY = "nodes"
+"""Metadata key: hostnames of the machines that the manifests speak of, joined by commas."""
 REGISTERED_AT_KEY = "registered_at"
 """Metadata key of a modality: when its files were proven, ISO 8601."""
 _TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
@@ -72,7 +74,7 @@ def decide(
     """
     if existing is None:
         return Decision(Action.CREATED, row, tuple(modalities))
-    covered = _workers(existing)
+    covered = workers_of(existing)
     there = {
         (item.modality, item.worker_id): item
         for item in registered
@@ -112,11 +114,14 @@ def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
     start = _winner((existing, row), "started_at", min)
     end = _winner((existing, row), "ended_at", max)
     metadata |= _flags({"started_at": start, "ended_at": end})
-    covered = _workers(existing)
+    covered = workers_of(existing)
     if covered is not None:
-        metadata[WORKERS_KEY] = json.dumps(sorted(covered | (_workers(row) or set())), ensure_ascii=False)
+        metadata[WORKERS_KEY] = json.dumps(sorted(covered | (workers_of(row) or set())), ensure_ascii=False)
     else:
         metadata.pop(WORKERS_KEY, None)
+    nodes = {name for item in (existing, row) for name in item.metadata.get(NODES_KEY, "").split(",") if name}
+    if nodes:
+        metadata[NODES_KEY] = ",".join(sorted(nodes))
     known = auxiliary(existing)
     united = known | {
         path: value for path, value in auxiliary(row).items() if path not in known or value[1] is not None
@@ -150,7 +155,7 @@ def workers_text(modalities: Iterable[ModalityRow]) -> str:
     return json.dumps(sorted([item.modality, item.worker_id] for item in modalities), ensure_ascii=False)
 
 
-def _workers(row: RecordingRow) -> set[tuple[str, str]] | None:
+def workers_of(row: RecordingRow) -> set[tuple[str, str]] | None:
     """The workers that a recording's commit covers; None where its row does not say."""
     text = row.metadata.get(WORKERS_KEY)
     return None if text is None else {(modality, worker_id) for modality, worker_id in json.loads(text)}

@@ -9,26 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import FileChangedError, MissingFilesError, ObjectConflictError
 from ursa.events import UploadCallback
-from ursa.manifest import derive_recording_hash, shown
-from ursa.recording import parse_participant, scan_recording
-from ursa.register.commit import Registration, register
-from ursa.register.decide import (
-    AUXILIARY_KEY,
-    REGISTERED_AT_KEY,
-    WORKERS_KEY,
-    Decision,
-    auxiliary_text,
-    decide,
-    identify,
-    workers_text,
-)
+from ursa.manifest import shown
+from ursa.recording import clean_participant, scan_recording
+from ursa.register.build import Contents, Registration, registration
+from ursa.register.decide import REGISTERED_AT_KEY, Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
 from ursa.register.planning import (
     Context,
@@ -43,24 +34,11 @@ from ursa.register.planning import (
 )
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult, PlannedFile
+from ursa.register.services import Services
 from ursa.store import OpenUpload, Store
-from ursa.store.counting import RequestCounter
-from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.parts import SINGLE_PUT_BYTES
 from ursa.transfer.prove import object_sha256, read_back
 from ursa.transfer.upload import Uploaded, UploadItem, upload
-
-
-@dataclass(frozen=True)
-class Services:
-    """What an ingest works with; made by ``ursa.interface``. ``raw_prefix`` ends with '/'."""
-
-    raw: Store
-    raw_prefix: str
-    catalog: Catalog
-    engine: Engine
-    counter: RequestCounter
-    stop: Stop
 
 
 @dataclass(frozen=True)
@@ -93,7 +71,7 @@ def read_request(
 ) -> Request:
     """Step 1. Connects to nothing."""
     local = read_local(manifest_path, source_dir, key_prefix=key_prefix, rig_timezone=rig_timezone)
-    return Request(local, _clean_participant(participant), options)
+    return Request(local, clean_participant(participant), options)
 
 
 def make_plan(services: Services, request: Request, progress: Progress) -> IngestPlan:
@@ -149,15 +127,15 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
-    row, action = register(services.catalog, _registration(services.catalog, request, plan, files))
+    registered = services.register(_registration(services.catalog, request, plan, files))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
-        recording=row,
+        recording=registered.row,
         files_uploaded=sum(item.sent for item in sent),
         files_skipped=plan.files_skipped + sum(not item.sent for item in sent),
         bytes_uploaded=sum(item.item.file.size_bytes for item in sent if item.sent),
-        action=action,
+        action=registered.action,
         bytes_skipped=plan.bytes_skipped + sum(item.item.file.size_bytes for item in sent if not item.sent),
         unlisted=len(plan.unlisted),
         junk=len(plan.junk),
@@ -181,9 +159,9 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     hashes: Mapping[str, str] = {}
     if existing and not request.options.overwrite:
         hashes = existing_hashes(local, registered, lambda item: _registered_at(existing, item), context)
-    ours = [_modality(local, worker, _local_rows(local, worker, hashes)) for worker in _workers(local)]
-    row = _recording_row(request, stated or "", ours, _local_auxiliary(local))
-    decision = decide(existing, registered, row, ours, overwrite=request.options.overwrite)
+    ours = _on_disk(request, hashes)
+    row = ours.recording(stated or "")
+    decision = decide(existing, registered, row, ours.modalities, overwrite=request.options.overwrite)
     return _Standing(existing, registered, decision, hashes)
 
 
@@ -323,50 +301,24 @@ def _registration(catalog: Catalog, request: Request, plan: IngestPlan, files: M
         # A worker that is registered and not on this disk keeps its row as it is.
         if there.worker and (there.worker in workers or there.worker not in plan.registered_workers):
             workers.setdefault(there.worker, []).append(files[there.path])
-    raw = [row.sha256 for rows in workers.values() for row in rows]
-    stated = plan.recording_hash
-    recording_hash = stated or derive_recording_hash(sha256 for sha256 in raw if sha256)
     raw_paths = {file.path for file in local.scan.raw}
-    extra = {
-        planned.file.path: [planned.file.size_bytes, files[planned.file.path].sha256]
-        for planned in plan.files
-        if planned.file.path not in raw_paths
-    }
-    now = datetime.now(UTC)
-    stamp = {REGISTERED_AT_KEY: now.isoformat(timespec="seconds")}
-    modalities = tuple(
-        replace(_modality(local, worker, rows), recording_hash=recording_hash, metadata=stamp)
-        for worker, rows in sorted(workers.items())
+    contents = Contents(
+        local.rec_id,
+        local.manifest,
+        local.times,
+        workers,
+        {
+            planned.file.path: [planned.file.size_bytes, files[planned.file.path].sha256]
+            for planned in plan.files
+            if planned.file.path not in raw_paths
+        },
+        tuple(name for name in (request.participant, plan.peer_participant) if name),
     )
-    row = _recording_row(request, recording_hash, modalities, extra)
-    row = replace(row, registered_at=now, registered_by=catalog.home.author.by)
-    participants = tuple(name for name in (request.participant, plan.peer_participant) if name)
-    row = replace(row, participant_ids=tuple(sorted({participant_id(name) for name in participants})))
-    return Registration(row, modalities, participants, local.manifest.recording_hash, request.options.overwrite)
-
-
-def _recording_row(
-    request: Request,
-    recording_hash: str,
-    workers: Sequence[ModalityRow],
-    extra: Mapping[str, Sequence[int | str | None]],
-) -> RecordingRow:
-    local = request.local
-    times = local.times
-    metadata = {"manifest_recording_id": local.rec_id} | dict.fromkeys(times.flags, "true")
-    metadata[WORKERS_KEY] = workers_text(workers)
-    if local.manifest.expected_nodes:
-        metadata["nodes"] = ",".join(local.manifest.expected_nodes)
-    if extra:
-        metadata[AUXILIARY_KEY] = auxiliary_text(extra)
-    return RecordingRow(
-        recording_hash=recording_hash,
-        rec_id=local.rec_id,
-        started_at=times.started_at,
-        ended_at=times.ended_at,
-        duration_s=times.duration_s,
-        participant_ids=(participant_id(request.participant),) if request.participant else (),
-        metadata=metadata,
+    return registration(
+        contents,
+        recording_hash=plan.recording_hash,
+        overwrite=request.options.overwrite,
+        by=catalog.home.author.by,
     )
 
 
@@ -378,44 +330,23 @@ def _registered_workers(local: LocalRecording, registered: Sequence[ModalityRow]
     return frozenset(worker for worker, found in identities.items() if (found.modality, found.worker_id) in keys)
 
 
-def _workers(local: LocalRecording) -> list[str]:
-    return sorted({file.worker for file in local.scan.raw})
-
-
-def _local_rows(local: LocalRecording, worker: str, hashes: Mapping[str, str]) -> list[FileRow]:
-    return [
-        FileRow(file.path, "", file.size_bytes, hashes.get(file.path) or local.stated_sha256(file.path))
-        for file in local.scan.raw
-        if file.worker == worker
-    ]
-
-
-def _local_auxiliary(local: LocalRecording) -> dict[str, list[int | str | None]]:
-    return {
+def _on_disk(request: Request, hashes: Mapping[str, str]) -> Contents:
+    """What the disk alone can tell; ``hashes``: sha256s that were measured."""
+    local = request.local
+    workers: dict[str, list[FileRow]] = {}
+    for file in local.scan.raw:
+        sha256 = hashes.get(file.path) or local.stated_sha256(file.path)
+        workers.setdefault(file.worker, []).append(FileRow(file.path, "", file.size_bytes, sha256))
+    auxiliary: dict[str, list[int | str | None]] = {
         file.path: [file.size_bytes, local.stated_sha256(file.path)]
         for file in local.data_files
         if file.kind == "auxiliary"
     }
-
-
-def _modality(local: LocalRecording, worker: str, files: Sequence[FileRow]) -> ModalityRow:
-    identity = local.manifest.worker_identity(worker)
-    return ModalityRow(
-        recording_hash="",
-        modality=identity.modality,
-        worker_id=identity.worker_id,
-        node=identity.node,
-        files=tuple(sorted(files, key=lambda file: file.path)),
-        bytes=sum(file.size_bytes for file in files),
-    )
+    participants = (request.participant,) if request.participant else ()
+    return Contents(local.rec_id, local.manifest, local.times, workers, auxiliary, participants)
 
 
 def _registered_at(existing: RecordingRow, item: ModalityRow) -> float:
     text = item.metadata.get(REGISTERED_AT_KEY)
     moment = datetime.fromisoformat(text) if text else existing.registered_at
     return moment.timestamp() if moment else float("-inf")
-
-
-def _clean_participant(name: str | None) -> str | None:
-    """As given, but for whitespace; None and the empty name are unknown."""
-    return parse_participant(name.encode("utf-8", "surrogatepass"), source="participant") if name else None

@@ -72,6 +72,10 @@ class Listing:
         """The object of a path, or None."""
         return self._by_path.get(path)
 
+    def items(self) -> Iterable[tuple[str, ObjectInfo]]:
+        """Path and object, by path."""
+        return sorted(self._by_path.items())
+
     def key(self, path: str) -> str:
         """The key of a path: that of the object that is there, else the NFC one."""
         info = self._by_path.get(path)

@@ -16,9 +16,12 @@ from ursa.register.results import IngestResult
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one directory: ``ok`` with a result, ``have`` or ``fail`` with the error that says why."""
+    """What became of one recording: ``ok`` with a result, ``have`` or ``fail`` with the error that says why.
 
-    rec_dir: Path
+    ``rec_dir`` is None where it was not ingested from a directory.
+    """
+
+    rec_dir: Path | None
     rec_id: str
     status: Literal["ok", "have", "fail"]
     result: IngestResult | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from ursa.store import ObjectInfo, Store
 from ursa.store.protocol import Evidence
@@ -32,9 +33,10 @@ def read_back(store: Store, key: str, sha256: str) -> Evidence | None:
     return "sha256" if object_sha256(store, key) == sha256 else None
 
 
-def object_sha256(store: Store, key: str) -> str:
-    """The sha256 of an object, read whole."""
+def object_sha256(store: Store, key: str, *, progress: Callable[[int], object] = lambda _count: None) -> str:
+    """The sha256 of an object, read whole. ``progress`` gets the size of each block; what it raises stops the reading."""
     hasher = hashlib.sha256()
     for block in store.stream(key):
         hasher.update(block)
+        progress(len(block))
     return hasher.hexdigest()

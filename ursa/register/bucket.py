@@ -1,0 +1,239 @@
+"""A recording as the bucket holds it: manifests, objects, and what is missing. The bucket's side of ``local.py``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from ursa.catalog.rows import FileRow, ModalityRow
+from ursa.errors import InvalidRecordingError, ManifestNotFoundError, MissingFilesError, named
+from ursa.manifest import (
+    Manifest,
+    RecordingTimes,
+    check_identity,
+    check_rec_id,
+    is_junk,
+    is_unfinished,
+    parse_manifest,
+    resolve_times,
+    shown,
+)
+from ursa.recording import MANIFEST_NAME, FileKind, classify, effective_manifest
+from ursa.register.build import Contents
+from ursa.register.planning import Listing
+from ursa.store import NotFoundError, ObjectInfo, Store
+from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.prove import object_sha256
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketObject:
+    """An object of a recording. ``worker``: the worker directory of raw data, "" for an auxiliary file."""
+
+    path: str
+    info: ObjectInfo
+    kind: FileKind
+    worker: str
+
+
+@dataclass(frozen=True)
+class BucketRecording:
+    """A recording in the bucket, every listed file present with its listed size."""
+
+    rec_id: str
+    manifest: Manifest
+    times: RecordingTimes
+    objects: tuple[BucketObject, ...]
+    unlisted: tuple[str, ...]
+    junk: tuple[str, ...]
+
+    @property
+    def data(self) -> tuple[BucketObject, ...]:
+        """Raw and auxiliary objects."""
+        return tuple(item for item in self.objects if item.kind in ("raw", "auxiliary"))
+
+    @property
+    def sidecars(self) -> tuple[BucketObject, ...]:
+        """Manifests and participant.txt."""
+        return tuple(item for item in self.objects if item.kind in ("manifest", "participant"))
+
+    def contents(self, rows: Mapping[str, FileRow], participants: tuple[str, ...]) -> Contents:
+        """With a row for each data object, what is to be registered."""
+        workers: dict[str, list[FileRow]] = {}
+        auxiliary: dict[str, list[int | str | None]] = {}
+        for item in self.data:
+            row = rows[item.path]
+            if item.kind == "raw":
+                workers.setdefault(item.worker, []).append(row)
+            else:
+                auxiliary[item.path] = [row.size_bytes, row.sha256]
+        return Contents(self.rec_id, self.manifest, self.times, workers, auxiliary, participants)
+
+
+def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str | None) -> BucketRecording:
+    """One LIST, and a GET for each manifest.
+
+    Raises:
+        ManifestNotFoundError: no manifest lists files, or there is no such recording in the bucket.
+        ManifestError: one can't be read, is another recording's, or contradicts another.
+        MissingFilesError: listed files are missing or have another size. All of them are named.
+        InvalidRecordingError: the rec_id is none, an upload is unfinished, or there is no raw data.
+    """
+    prefix = f"{raw_prefix}{check_rec_id(rec_id)}/"
+    listing = Listing(prefix, store.list(prefix))
+    manifest = _manifest(store, listing, rec_id, rig_timezone)
+    listed = manifest.files_by_path
+    _refuse_missing(rec_id, manifest, listing)
+    objects: list[BucketObject] = []
+    junk: list[str] = []
+    unfinished: list[str] = []
+    for path, info in listing.items():
+        if path not in listed and is_junk(path):
+            junk.append(path)
+        elif path not in listed and is_unfinished(path):
+            unfinished.append(path)
+        else:
+            objects.append(BucketObject(path, info, *classify(path, listed)))
+    if unfinished:
+        raise InvalidRecordingError(
+            f"{rec_id}: the bucket holds unfinished copies that no manifest lists: {_names(unfinished)}",
+            hint="Nothing was registered. Upload the finished files (`ursa ingest`) and delete these objects.",
+            path=unfinished[0],
+        )
+    if not any(item.kind == "raw" for item in objects):
+        raise InvalidRecordingError(f"{rec_id}: the bucket holds no raw data of it", path=prefix)
+    return BucketRecording(
+        rec_id=rec_id,
+        manifest=manifest,
+        times=resolve_times(manifest, rec_id, rig_timezone=rig_timezone),
+        objects=tuple(objects),
+        unlisted=tuple(item.path for item in objects if item.kind in ("raw", "auxiliary") and item.path not in listed),
+        junk=tuple(junk),
+    )
+
+
+def file_rows(
+    store: Store,
+    engine: Engine,
+    stop: Stop,
+    recording: BucketRecording,
+    registered: Iterable[ModalityRow],
+    *,
+    checked: Callable[[str, int], object] = lambda _path, _size: None,
+) -> dict[str, FileRow]:
+    """A row for each data object, by path. Objects are in flight side by side; most need no request.
+
+    The sha256 is the manifest's, else that of a row of the same object (by ETag), else the one that the object was
+    stored with (a HEAD), else measured by reading it.
+    """
+    known = {file.path: file for modality in registered for file in modality.files}
+    ended = threading.Event()
+
+    def go_on(_count: int = 0) -> None:
+        if stop.is_set() or ended.is_set():
+            raise KeyboardInterrupt
+
+    def row(item: BucketObject) -> FileRow:
+        go_on()
+        return _row(store, recording.manifest, item, known.get(item.path), go_on)
+
+    futures = {item: engine.submit(partial(row, item)) for item in recording.data}
+    try:
+        for item, future in futures.items():
+            future.result()
+            checked(item.path, item.info.size_bytes)
+    except BaseException:
+        ended.set()
+        _cancel(futures.values())
+        raise
+    return {item.path: future.result() for item, future in futures.items()}
+
+
+def _row(
+    store: Store, manifest: Manifest, item: BucketObject, known: FileRow | None, go_on: Callable[[int], object]
+) -> FileRow:
+    info = item.info
+    entry = manifest.files_by_path.get(item.path)
+    stated = entry.sha256 if entry else None
+    if known is not None and (known.key, known.etag) == (info.key, info.etag) and stated in (None, known.sha256):
+        return known
+    row = FileRow(item.path, info.key, info.size_bytes, stated, info.etag, "size")
+    if stated is not None:
+        return row
+    stored = store.head(info.key).sha256
+    if stored is not None:
+        return FileRow(item.path, info.key, info.size_bytes, stored, info.etag, "size")
+    return FileRow(
+        item.path, info.key, info.size_bytes, object_sha256(store, info.key, progress=go_on), info.etag, "sha256"
+    )
+
+
+def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | None) -> Manifest:
+    manifests: dict[str, Manifest] = {}
+    for path, info in listing.items():
+        if classify(path, {})[0] == "manifest" and not is_junk(path):
+            manifest = _parsed(store, info, rec_id)
+            if manifest is not None:
+                manifests[path] = manifest
+    aggregate = manifests.pop(MANIFEST_NAME, None)
+    found = effective_manifest(aggregate, manifests, rig_timezone=rig_timezone)
+    if found is None:
+        if not any(listing.items()):
+            raise ManifestNotFoundError(
+                f"{rec_id}: there is nothing below {listing.prefix} in {store.uri}",
+                hint="Check the rec_id and the profile; `ursa ingest REC_DIR` uploads a recording that is on a disk.",
+                rec_id=rec_id,
+            )
+        stub = "only a placeholder without files" if aggregate or manifests else "no manifest"
+        raise ManifestNotFoundError(
+            f"{rec_id}: the bucket has {stub} of it: neither manifest.json nor _node_manifests/ lists files",
+            hint=f"Nothing was registered. `ursa reconstruct {rec_id}` makes one from the objects; then run this again.",
+            rec_id=rec_id,
+        )
+    return found
+
+
+def _parsed(store: Store, info: ObjectInfo, rec_id: str) -> Manifest | None:
+    """A manifest of the bucket; None where it vanished since it was listed."""
+    try:
+        data, _ = store.read(info.key)
+    except NotFoundError:
+        return None
+    manifest = parse_manifest(data, source=info.key)
+    if not manifest.is_placeholder:
+        check_identity(manifest, rec_id, source=info.key)
+    return manifest
+
+
+def _refuse_missing(rec_id: str, manifest: Manifest, listing: Listing) -> None:
+    wrong: dict[str, str] = {}
+    for entry in manifest.files:
+        info = listing.get(entry.path)
+        if info is None:
+            wrong[entry.path] = "missing"
+        elif info.size_bytes != entry.size_bytes:
+            wrong[entry.path] = f"{info.size_bytes:,} bytes instead of {entry.size_bytes:,}"
+    if not wrong:
+        return
+    told = named([f"{shown(path)} ({what})" for path, what in wrong.items()], 50)
+    raise MissingFilesError(
+        f"{rec_id}: {len(wrong)} of {len(manifest.files)} listed files"
+        f" {'is' if len(wrong) == 1 else 'are'} not whole in the bucket: {told}",
+        hint="Nothing was registered. `ursa ingest REC_DIR` uploads what is missing from the NAS or the rig.",
+        paths=tuple(wrong),
+    )
+
+
+def _names(paths: list[str]) -> str:
+    return named([shown(path) for path in paths])
+
+
+def _cancel(futures: Iterable[Future[T]]) -> None:
+    for future in futures:
+        future.cancel()

@@ -1,0 +1,91 @@
+"""From a manifest and a recording's files to rows: the same for a disk and for a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
+from ursa.manifest import Manifest, RecordingTimes, derive_recording_hash
+from ursa.register.decide import AUXILIARY_KEY, NODES_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary_text, workers_text
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a recording holds. ``workers``: worker directory → its files; ``auxiliary``: path → [size_bytes, sha256] of
+    files outside of them; ``participants``: display names.
+    """
+
+    rec_id: str
+    manifest: Manifest
+    times: RecordingTimes
+    workers: Mapping[str, Sequence[FileRow]]
+    auxiliary: Mapping[str, Sequence[int | str | None]]
+    participants: tuple[str, ...] = ()
+
+    @property
+    def modalities(self) -> tuple[ModalityRow, ...]:
+        """A row for each worker, under no recording_hash yet."""
+        return tuple(self._modality(worker, self.workers[worker]) for worker in sorted(self.workers))
+
+    def recording(self, recording_hash: str) -> RecordingRow:
+        """The recording's row, not yet registered."""
+        metadata = {"manifest_recording_id": self.rec_id} | dict.fromkeys(self.times.flags, "true")
+        metadata[WORKERS_KEY] = workers_text(self.modalities)
+        if self.manifest.expected_nodes:
+            metadata[NODES_KEY] = ",".join(self.manifest.expected_nodes)
+        if self.auxiliary:
+            metadata[AUXILIARY_KEY] = auxiliary_text(self.auxiliary)
+        return RecordingRow(
+            recording_hash=recording_hash,
+            rec_id=self.rec_id,
+            started_at=self.times.started_at,
+            ended_at=self.times.ended_at,
+            duration_s=self.times.duration_s,
+            participant_ids=tuple(sorted({participant_id(name) for name in self.participants})),
+            metadata=metadata,
+        )
+
+    def derived_hash(self) -> str:
+        """The recording_hash over all raw files. Raises ``InvalidRecordingError`` where there is none."""
+        return derive_recording_hash(row.sha256 for rows in self.workers.values() for row in rows if row.sha256)
+
+    def _modality(self, worker: str, files: Sequence[FileRow]) -> ModalityRow:
+        identity = self.manifest.worker_identity(worker)
+        return ModalityRow(
+            recording_hash="",
+            rec_id=self.rec_id,
+            modality=identity.modality,
+            worker_id=identity.worker_id,
+            node=identity.node,
+            files=tuple(sorted(files, key=lambda file: file.path)),
+            bytes=sum(file.size_bytes for file in files),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What one run wants in the catalog. ``stated_hash``: what its manifest states, None where it was derived."""
+
+    row: RecordingRow
+    modalities: tuple[ModalityRow, ...]
+    participants: tuple[str, ...]
+    stated_hash: str | None
+    overwrite: bool
+
+
+def registration(
+    contents: Contents, *, recording_hash: str | None, overwrite: bool, by: str, now: datetime | None = None
+) -> Registration:
+    """The rows that a run asks for, stamped. ``recording_hash``: None derives it."""
+    now = now or datetime.now(UTC)
+    under = recording_hash or contents.derived_hash()
+    stamp = {REGISTERED_AT_KEY: now.isoformat(timespec="seconds")}
+    return Registration(
+        replace(contents.recording(under), registered_at=now, registered_by=by),
+        tuple(replace(row, recording_hash=under, metadata=stamp) for row in contents.modalities),
+        contents.participants,
+        contents.manifest.recording_hash,
+        overwrite,
+    )

@@ -1,0 +1,53 @@
+"""Group commit: recordings of several threads that are ready at the same time share their commits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from ursa.catalog.catalog import Catalog
+from ursa.errors import UrsaError
+from ursa.register.build import Registration
+from ursa.register.commit import Registered, register_all
+
+MOST_AT_ONCE = 1000
+"""Recordings in a commit; some 4,000 modality rows, which a table takes in a tenth of a second (docs/decisions/001)."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    wanted: Registration
+    outcome: Registered | BaseException | None = field(default=None)
+
+
+class Committer:
+    """One for a process and a catalog. Whoever has the turn commits for all who wait; nobody waits for a timer."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._waiting: deque[_Entry] = deque()
+        self._turn = threading.Lock()
+
+    def register(self, wanted: Registration) -> Registered:
+        """Commit a recording's rows; returns when they are in the catalog. Raises as ``register_all`` refuses."""
+        entry = _Entry(wanted)
+        self._waiting.append(entry)
+        with self._turn:
+            while entry.outcome is None:
+                self._commit([self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))])
+        if isinstance(entry.outcome, Registered):
+            return entry.outcome
+        assert entry.outcome is not None
+        raise entry.outcome
+
+    def _commit(self, group: list[_Entry]) -> None:
+        try:
+            outcomes: list[Registered | UrsaError] = register_all(self._catalog, [entry.wanted for entry in group])
+        except BaseException as error:
+            # An interrupt, or a bug: it is everybody's, for nobody knows how far it came. A re-run finds out.
+            for entry in group:
+                entry.outcome = error
+            raise
+        for entry, outcome in zip(group, outcomes, strict=True):
+            entry.outcome = outcome

@@ -1,0 +1,182 @@
+"""Path B: the bytes are in the bucket; write only the rows, after proving that every file is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ursa.catalog.catalog import Catalog
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.errors import UrsaError
+from ursa.events import UploadCallback
+from ursa.policies import Action
+from ursa.recording import clean_participant
+from ursa.register.bucket import BucketRecording, file_rows, read_bucket
+from ursa.register.build import Contents, Registration, registration
+from ursa.register.commit import Registered, register_all
+from ursa.register.decide import decide, identify
+from ursa.register.progress import Progress
+from ursa.register.results import IngestResult
+from ursa.register.services import Services
+from ursa.register.several import Outcome
+from ursa.transfer.engine import Stop
+
+T = TypeVar("T")
+
+# Recordings that are read at the same time; each reads in the one pool of requests.
+_READ_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlan:
+    """What Path B will register. ``--dry-run`` prints it; sizes in bytes."""
+
+    recording: BucketRecording
+    contents: Contents
+    recording_hash: str | None
+    action: Action
+    overwrite: bool
+
+    @property
+    def files(self) -> tuple[FileRow, ...]:
+        """The raw files that get rows."""
+        return tuple(row for rows in self.contents.workers.values() for row in rows)
+
+    @property
+    def bytes(self) -> int:
+        """Everything that is there, sidecars included."""
+        return sum(item.info.size_bytes for item in self.recording.objects)
+
+
+def make_plan(
+    services: Services, rec_id: str, participant: str | None, *, overwrite: bool, progress: Progress
+) -> BucketPlan:
+    """Read the bucket, look the recording up, decide. Writes nothing.
+
+    Raises:
+        ManifestNotFoundError, ManifestError, MissingFilesError, InvalidRecordingError: as ``read_bucket``.
+        RecordingExistsError, ConflictError: as ``ursa.register.decide``.
+    """
+    name = clean_participant(participant)
+    recording = read_bucket(services.raw, services.raw_prefix, rec_id, rig_timezone=services.rig_timezone)
+    stated = recording.manifest.recording_hash
+    existing, registered = _standing(services.catalog, rec_id, stated, stated)
+    rows = file_rows(services.raw, services.engine, services.stop, recording, registered, checked=progress.checked)
+    contents = recording.contents(rows, (name,) if name else ())
+    recording_hash = existing.recording_hash if existing else stated or contents.derived_hash()
+    if existing is None:
+        # Derived only now: is this hash registered under another rec_id?
+        existing, registered = _standing(services.catalog, rec_id, recording_hash, stated)
+    decision = decide(
+        existing, registered, contents.recording(recording_hash), contents.modalities, overwrite=overwrite
+    )
+    return BucketPlan(recording, contents, recording_hash, decision.action, overwrite)
+
+
+def ingest_from_r2(
+    services: Services,
+    rec_id: str,
+    participant: str | None,
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> IngestResult:
+    """Path B for one recording. Raises what ``make_plan`` raises; then nothing is registered."""
+    before = services.counter.snapshot()
+    plan = make_plan(services, rec_id, participant, overwrite=overwrite, progress=progress)
+    progress.phase("register")
+    if services.stop.is_set():
+        raise KeyboardInterrupt
+    done = services.register(wanted(services, plan))
+    progress.done()
+    return result(plan, done, services.counter.since(before), progress.seconds)
+
+
+def ingest_several(
+    services: Services,
+    rec_ids: Sequence[str],
+    participant: str | None,
+    *,
+    overwrite: bool,
+    callback: UploadCallback | None,
+) -> list[Outcome]:
+    """Path B for several recordings: read side by side, then registered in one group. An outcome each, in order."""
+    told = {rec_id: Progress(rec_id, callback) for rec_id in rec_ids}
+
+    def plan(rec_id: str) -> BucketPlan | UrsaError:
+        try:
+            return make_plan(services, rec_id, participant, overwrite=overwrite, progress=told[rec_id])
+        except UrsaError as error:
+            return error
+
+    before = services.counter.snapshot()
+    plans = dict(zip(told, _side_by_side(services.stop, plan, list(told)), strict=True))
+    good = {rec_id: found for rec_id, found in plans.items() if isinstance(found, BucketPlan)}
+    done = dict(
+        zip(good, register_all(services.catalog, [wanted(services, found) for found in good.values()]), strict=True)
+    )
+    requests = services.counter.since(before)
+    outcomes = {
+        rec_id: Outcome(None, rec_id, "fail", error=e) for rec_id, e in plans.items() if isinstance(e, UrsaError)
+    }
+    for rec_id, registered in done.items():
+        if isinstance(registered, UrsaError):
+            outcomes[rec_id] = Outcome(None, rec_id, "fail", error=registered)
+        else:
+            told[rec_id].done()
+            seconds = told[rec_id].seconds
+            outcomes[rec_id] = Outcome(None, rec_id, "ok", result=result(good[rec_id], registered, requests, seconds))
+    return [outcomes[rec_id] for rec_id in rec_ids]
+
+
+def _side_by_side(stop: Stop, action: Callable[[str], T], items: Sequence[str]) -> list[T]:
+    """``action`` over ``items``, a few at once; on ``stop``, what has not begun does not begin."""
+    with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="ursa-recording") as pool:
+        try:
+            futures = [pool.submit(action, item) for item in items]
+            results = [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    if stop.is_set():
+        raise KeyboardInterrupt
+    return results
+
+
+def wanted(services: Services, plan: BucketPlan) -> Registration:
+    """The rows of a plan."""
+    return registration(
+        plan.contents,
+        recording_hash=plan.recording_hash,
+        overwrite=plan.overwrite,
+        by=services.catalog.home.author.by,
+    )
+
+
+def result(plan: BucketPlan, done: Registered, requests: Mapping[str, int], seconds: float) -> IngestResult:
+    """What Path B did: nothing was uploaded, everything that is there counts as skipped."""
+    return IngestResult(
+        recording=done.row,
+        files_uploaded=0,
+        files_skipped=len(plan.recording.objects),
+        bytes_uploaded=0,
+        action=done.action,
+        bytes_skipped=plan.bytes,
+        unlisted=len(plan.recording.unlisted),
+        junk=len(plan.recording.junk),
+        requests=requests,
+        seconds=seconds,
+        unlisted_files=plan.recording.unlisted,
+    )
+
+
+def _standing(
+    catalog: Catalog, rec_id: str, recording_hash: str | None, stated: str | None
+) -> tuple[RecordingRow | None, tuple[ModalityRow, ...]]:
+    with catalog.lock:
+        catalog.refresh()
+        existing = identify(catalog.lookup(rec_id=rec_id, recording_hash=recording_hash), rec_id, stated)
+        return existing, tuple(catalog.modalities_for([existing])) if existing else ()
