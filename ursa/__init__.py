@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.3.0"
 
 if TYPE_CHECKING:
+    from ursa.batch.estimate import Estimate
+    from ursa.batch.run import BatchRun
     from ursa.catalog.overview import RecordingOverview
     from ursa.catalog.query import QueryResult
     from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
+    from ursa.doctor import ProbeResult, Status, diagnose
     from ursa.errors import (
         ChecksumMismatchError,
         ConfigError,
@@ -32,18 +35,27 @@ if TYPE_CHECKING:
         UsageError,
         WritesNotEnabledError,
     )
-    from ursa.events import DownloadProgress, UploadProgress
+    from ursa.events import DownloadProgress, HashProgress, UploadProgress
     from ursa.fetch import DownloadResult
     from ursa.interface import DataInterface
     from ursa.manifest.hashing import derive_recording_hash
-    from ursa.policies import Action, Existing, Level, Mark
+    from ursa.policies import Action, Existing, Level, Mark, ModalityOnConflict, OnConflict, OnFailure
+    from ursa.rebuild.run import RebuildResult
+    from ursa.reconstruct.results import Made, ReconstructResult
+    from ursa.register.from_r2 import BucketPlan
+    from ursa.register.participants import BackfillPlan, BackfillResult, ParticipantsOverview
     from ursa.register.results import IngestPlan, IngestResult
     from ursa.register.several import Outcome
     from ursa.verify import FileCheck, RecordingCheck
 
 _HOMES = {
+    "ursa.register.from_r2": ("BucketPlan",),
+    "ursa.rebuild.run": ("RebuildResult",),
+    "ursa.batch.estimate": ("Estimate",),
+    "ursa.batch.run": ("BatchRun",),
     "ursa.catalog.query": ("QueryResult",),
     "ursa.catalog.rows": ("FileRow", "ModalityRow", "ParticipantRow", "RecordingRow", "participant_id"),
+    "ursa.doctor": ("ProbeResult", "Status", "diagnose"),
     "ursa.errors": (
         "ChecksumMismatchError",
         "ConfigError",
@@ -63,12 +75,14 @@ _HOMES = {
         "UsageError",
         "WritesNotEnabledError",
     ),
-    "ursa.events": ("DownloadProgress", "UploadProgress"),
+    "ursa.events": ("DownloadProgress", "HashProgress", "UploadProgress"),
     "ursa.fetch": ("DownloadResult",),
     "ursa.interface": ("DataInterface",),
     "ursa.manifest.hashing": ("derive_recording_hash",),
-    "ursa.policies": ("Action", "Existing", "Level", "Mark"),
+    "ursa.policies": ("Action", "Existing", "Level", "Mark", "ModalityOnConflict", "OnConflict", "OnFailure"),
     "ursa.verify": ("FileCheck", "RecordingCheck"),
+    "ursa.reconstruct.results": ("Made", "ReconstructResult"),
+    "ursa.register.participants": ("BackfillPlan", "BackfillResult", "ParticipantsOverview"),
     "ursa.register.results": ("IngestPlan", "IngestResult"),
     "ursa.register.several": ("Outcome",),
     "ursa.catalog.overview": ("RecordingOverview",),
@@ -77,6 +91,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action",
+    "BackfillPlan",
+    "BackfillResult",
+    "BatchRun",
+    "BucketPlan",
     "ChecksumMismatchError",
     "ConfigError",
     "ConflictError",
@@ -84,35 +102,47 @@ __all__ = [
     "DataInterface",
     "DownloadProgress",
     "DownloadResult",
+    "Estimate",
     "Existing",
     "FileChangedError",
     "FileCheck",
     "FileRow",
+    "HashProgress",
     "IngestPlan",
     "IngestResult",
     "InvalidRecordingError",
     "Level",
     "LockHeldError",
+    "Made",
     "ManifestError",
     "ManifestNotFoundError",
     "Mark",
     "MissingFilesError",
+    "ModalityOnConflict",
     "ModalityRow",
     "ObjectConflictError",
+    "OnConflict",
+    "OnFailure",
     "Outcome",
     "ParticipantRow",
+    "ParticipantsOverview",
+    "ProbeResult",
     "QueryResult",
+    "RebuildResult",
+    "ReconstructResult",
     "RecordingCheck",
     "RecordingExistsError",
     "RecordingNotFoundError",
     "RecordingOverview",
     "RecordingRow",
+    "Status",
     "StorageError",
     "UploadProgress",
     "UrsaError",
     "UsageError",
     "WritesNotEnabledError",
     "derive_recording_hash",
+    "diagnose",
     "participant_id",
 ]
 

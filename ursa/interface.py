@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ursa.access import Access
+from ursa.batch.find import find_recordings, nothing_found
+from ursa.batch.run import BatchOptions, BatchRun, Standing, Verbs
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
@@ -19,13 +21,25 @@ from ursa.doctor import ProbeResult, diagnose
 from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
 from ursa.events import DownloadCallback, HashCallback, UploadCallback
 from ursa.fetch import DownloadResult, fetch
-from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, choice
+from ursa.parallel import RemoteCall, by_executor, unordered
+from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
+from ursa.rebuild.derive import Derived, derive
+from ursa.rebuild.run import Deriver, RebuildResult, Site, abort, rebuild
 from ursa.reconstruct import Bucket, ReconstructResult, missing_manifests, reconstruct, reconstruct_dir
 from ursa.recording import MANIFEST_NAME, load_manifest, read_participant, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
+from ursa.register.backfill import backfill
 from ursa.register.committer import Committer
 from ursa.register.decide import auxiliary
 from ursa.register.files import file_rows
+from ursa.register.participants import (
+    BackfillItem,
+    BackfillPlan,
+    BackfillResult,
+    ParticipantsOverview,
+    participants_overview,
+    plan_backfill,
+)
 from ursa.register.planning import Options
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult
@@ -207,6 +221,70 @@ class DataInterface(Access):
 
         return ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop)
 
+    def batch(
+        self,
+        roots: Iterable[Path | str],
+        *,
+        jobs: int = 4,
+        existing: Existing | str = Existing.SKIP,
+        on_failure: OnFailure | str = OnFailure.CONTINUE,
+        max_duration_s: float | None = None,
+        settle_s: float = 0.0,
+        reconstruct_missing: bool = False,
+        dry_run: bool = False,
+        progress: UploadCallback | None = None,
+    ) -> BatchRun:
+        """Path A for every ``rec_*`` directly below some roots; iterate over the result for an ``Outcome`` each, in order.
+
+        A recording of which all that is on the disk is registered is found by one catalog read and a walk (``have``);
+        one without a manifest is left (``skip``); one failure never stops the rest. Takes no lock: ``ursa batch`` does.
+
+        Args:
+            roots: directories, globs of directories, or recording directories.
+            jobs: recordings in flight; ``progress`` is then called from several threads.
+            existing: what to do with recordings that are registered with the same files.
+            on_failure: ``stop`` starts nothing after the first failure.
+            max_duration_s: seconds; then nothing new starts, and what is in flight stops, to go on in the next run.
+            settle_s: leave recordings alone that changed within so many seconds.
+            reconstruct_missing: where there is no manifest, write one into the directory first.
+            dry_run: plan each recording (``Outcome.plan``) and write nothing; needs no ``enable_writes``.
+
+        Raises:
+            InvalidRecordingError: no recording below any of the roots (an unmounted NAS looks just like that).
+            WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
+        """
+        if not dry_run:
+            self._require("raw_rw", "batch")
+            self._require("assets_rw", "batch")
+        if jobs < 1:
+            raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
+        found = find_recordings(roots)
+        if not found.rec_dirs:
+            raise nothing_found(found)
+        options = BatchOptions(
+            jobs,
+            choice(Existing, existing, "existing"),
+            choice(OnFailure, on_failure, "on_failure"),
+            max_duration_s,
+            settle_s,
+            reconstruct_missing,
+            dry_run,
+        )
+        rows = Options(overwrite=options.existing is Existing.OVERWRITE)
+
+        def ingest(rec_dir: Path, standing: Standing | None) -> IngestResult | IngestPlan:
+            name = read_participant(rec_dir) if os.path.isdir(rec_dir) else None  # noqa: PTH112
+            request = self._request(rec_dir / MANIFEST_NAME, rec_dir, name, rows)
+            with self._running() as stop:
+                known = replace(request, standing=standing or (None, ()))
+                if dry_run:
+                    told = Progress(request.local.rec_id, progress)
+                    return orchestrator.make_plan(self._services(stop), known, told)
+                return orchestrator.ingest(self._services(stop), known, progress)
+
+        verbs_of_it = Verbs(ingest, self.reconstruct_dir, self._catalog.registered, self.stop, self._catalog.maintain)
+        return BatchRun(found, verbs_of_it, options)
+
     def ingest_from_r2(
         self,
         rec_id: str,
@@ -336,6 +414,41 @@ class DataInterface(Access):
         """
         self._require("assets_rw", "register_participant")
         return verbs.register_participant(self._catalog, display_name, participant_id)
+
+    def plan_backfill(self, refs: Iterable[str] = ()) -> BackfillPlan:
+        """What ``backfill_participants`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
+        with self._running() as stop:
+            return plan_backfill(self._services(stop), refs)
+
+    def backfill_participants(
+        self,
+        refs: Iterable[str] = (),
+        *,
+        plan: BackfillPlan | None = None,
+        on_recording: Callable[[BackfillItem], object] = lambda _item: None,
+    ) -> BackfillResult:
+        """Attach names from ``participant.txt`` in the bucket to recordings that have no participant.
+
+        Recordings with participants stay as they are; an id of theirs that has no row gets the name that it is derived
+        from, where their participant.txt has it. Killed anywhere, the same call goes on from there.
+
+        Args:
+            refs: rec_ids, recording_hashes or unique prefixes of one; none is every recording.
+            plan: do this, a ``plan_backfill``, instead of looking into the bucket again.
+            on_recording: told of each recording once it is committed.
+
+        Raises:
+            RecordingNotFoundError, UsageError, WritesNotEnabledError, StorageError, CredentialsError. A participant.txt
+            that can't be read is in the result, as ``State.BROKEN``.
+        """
+        self._require("assets_rw", "backfill_participants")
+        with self._running() as stop:
+            services = self._services(stop)
+            return backfill(services, plan or plan_backfill(services, refs), on_recording)
+
+    def participants_overview(self) -> ParticipantsOverview:
+        """Participants by name, each with its number of recordings and their first and last date."""
+        return participants_overview(self._catalog)
 
     def get_recording(self, recording_hash: str) -> RecordingRow:
         """The recording with this hash. Raises ``RecordingNotFoundError``."""
@@ -483,6 +596,54 @@ class DataInterface(Access):
         _pointer, made = self._home.initialize()
         return made
 
+    def rebuild_catalog(
+        self,
+        *,
+        flip: bool = True,
+        drop_lost: bool = False,
+        dry_run: bool = False,
+        executor: Executor | None = None,
+        progress: HashCallback | None = None,
+    ) -> RebuildResult:
+        """Derive every row anew from the bucket into a new prefix, and put that in the live catalog's place.
+
+        Killed at any step, the same call goes on. See ``ursa.rebuild``.
+
+        Args:
+            flip: make the new catalog live; without it only fill and compare.
+            drop_lost: go on though recordings that are registered get no row, since their bytes are not there.
+            dry_run: derive and compare, write nothing; needs no ``enable_writes``.
+            executor: any ``concurrent.futures.Executor``; its workers make connections of their own.
+            progress: called with ``HashProgress``; recordings count as files.
+
+        Raises:
+            MissingFilesError: registered recordings would be lost. ConflictError: the pointer was changed meanwhile.
+            WritesNotEnabledError, StorageError, CredentialsError, ConfigError.
+        """
+        if not dry_run:
+            self._require("assets_rw", "rebuild_catalog")
+        with self._running() as stop:
+            site = Site(
+                self._home,
+                self._raw_for(stop),
+                self.profile.raw.prefix,
+                self._derive_here(stop) if executor is None else self._derive_by(executor),
+                stop.check,
+            )
+            try:
+                return rebuild(site, flip=flip, drop_lost=drop_lost, dry_run=dry_run, callback=progress)
+            finally:
+                self.__dict__.pop("_catalog", None)
+                self.__dict__.pop("_committer", None)
+
+    def abort_rebuild(self) -> str | None:
+        """Give up a rebuild that is under way: writers go on as before, what was filled is deleted.
+
+        Returns the prefix that was being filled, None where no rebuild was under way. Needs ``assets_rw``.
+        """
+        self._require("assets_rw", "abort_rebuild")
+        return abort(self._home)
+
     def catalog_location(self) -> dict[str, str]:
         """Table name → URI, as deltalake, DuckDB and Polars take it."""
         return self._catalog.locations()
@@ -519,6 +680,23 @@ class DataInterface(Access):
         if item is None:
             return Subject(rec_id, None, (), {}, None)
         return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
+
+    def _derive_here(self, stop: Stop) -> Deriver:
+        services = self._services(stop)
+        return lambda wanted: unordered(stop, lambda item: derive(services, *item), wanted)
+
+    def _derive_by(self, executor: Executor) -> Deriver:
+        call = self._remote("_derive_one")
+        return lambda wanted: by_executor(executor, call, wanted)
+
+    def _derive_one(self, rec_id: str, row: RecordingRow | None, modalities: Sequence[ModalityRow]) -> Derived:
+        """In an executor's worker."""
+        with self._running() as stop:
+            return derive(self._services(stop), rec_id, row, modalities)
+
+    def _remote(self, method: str) -> RemoteCall:
+        """A call of a method in an executor's worker, which opens its own connections with its own credentials."""
+        return RemoteCall(type(self), self.profile.name, self.config, tuple(sorted(self._enabled)), method)
 
     @cached_property
     def _committer(self) -> Committer:

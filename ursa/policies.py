@@ -36,6 +36,13 @@ class Existing(StrEnum):
     OVERWRITE = "overwrite"
 
 
+class OnFailure(StrEnum):
+    """What a batch does after a recording failed."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
 class OnConflict(StrEnum):
     """What ``register_recording`` does with a recording that has a row. ``error``: refuse. ``extend``: the longer
     duration_s. ``merge_participants``: the union; every other field that is given must match. ``overwrite``: duration_s

@@ -49,7 +49,7 @@ def outcomes(
                 if outcome.status == "fail" and outcome.error is not None:
                     code = code or outcome.error.exit_code
         except KeyboardInterrupt:
-            raise _interrupted(in_flight) from None
+            raise interrupted(in_flight) from None
     session.out.record("summary", **counts, exit_code=code)
     if len(rec_dirs) > 1:
         session.out.line(f"{counts['ok']} registered, {counts['have']} already there, {counts['fail']} failed")
@@ -57,7 +57,7 @@ def outcomes(
         raise typer.Exit(code)
 
 
-def _interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
+def interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
     """What is there, and how to go on."""
     from ursa.errors import InterruptedRunError
 
@@ -110,26 +110,31 @@ def _outcome(session: Session, outcome: Outcome, *, alone: bool) -> None:
             session.out.line(f"     {error.hint}")
 
 
+def result_record(result: IngestResult) -> dict[str, Any]:
+    """A JSON line's fields for a recording that was registered."""
+    return {
+        "rec_id": result.recording.rec_id,
+        "status": "ok",
+        "recording_hash": result.recording.recording_hash,
+        "action": str(result.action),
+        "files_uploaded": result.files_uploaded,
+        "files_skipped": result.files_skipped,
+        "bytes_uploaded": result.bytes_uploaded,
+        "bytes_skipped": result.bytes_skipped,
+        "unlisted": result.unlisted,
+        "junk": result.junk,
+        "absent_nodes": list(result.absent_nodes),
+        "warnings": list(result.warnings),
+        "evidence": dict(result.evidence),
+        "requests": dict(result.requests),
+        "seconds": round(result.seconds, 3),
+    }
+
+
 def _result(session: Session, result: IngestResult) -> None:
     row = result.recording
     session.remember([row.rec_id])
-    session.out.record(
-        "recording",
-        rec_id=row.rec_id,
-        status="ok",
-        recording_hash=row.recording_hash,
-        action=str(result.action),
-        files_uploaded=result.files_uploaded,
-        files_skipped=result.files_skipped,
-        bytes_uploaded=result.bytes_uploaded,
-        bytes_skipped=result.bytes_skipped,
-        unlisted=result.unlisted,
-        junk=result.junk,
-        absent_nodes=list(result.absent_nodes),
-        warnings=list(result.warnings),
-        requests=dict(result.requests),
-        seconds=round(result.seconds, 3),
-    )
+    session.out.record("recording", **result_record(result))
     line = session.out.line
     line(f"OK   {row.rec_id}: {result.files_uploaded} uploaded, {result.files_skipped} skipped")
     line(f"     {result.action} {row.recording_hash}")

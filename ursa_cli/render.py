@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -40,6 +41,10 @@ class Printer:
         """A line of a text result."""
         if not self.json and not self.quiet:
             print(_encodable("\n".join(plain(part) for part in text.split("\n"))))
+
+    def error(self, text: str) -> None:
+        """Something that is wrong and does not end the run; said even when quiet."""
+        print(_encodable(f"ursa: {plain(text)}", sys.stderr), file=sys.stderr)
 
     def note(self, text: str) -> None:
         """A remark that is not the result."""
@@ -88,6 +93,25 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def seconds_in(text: str | None) -> float | None:
+    """Seconds in a length of time as typed: ``90s``, ``30m``, ``12h``, ``3d``, ``2w``; None for None.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if match is None:
+        from ursa.errors import UsageError
+
+        raise UsageError(f"{text!r} is not a length of time", hint="Write for instance 30m, 12h, 3d or 2w.")
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def when(moment: datetime | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from arro3.core import Array, DataType, RecordBatch, Table, list_array, struct_array
@@ -119,6 +120,9 @@ def _metadata(pairs: Iterable[tuple[str, str | None]] | None) -> Mapping[str, st
     return {key: value or "" for key, value in pairs or ()}
 
 
+_file_values = itemgetter(*FileRow.__slots__)
+
+
 def _recording(values: Mapping[str, Any]) -> RecordingRow:
     return RecordingRow(
         recording_hash=values["recording_hash"],
@@ -157,14 +161,16 @@ def _modality(values: Mapping[str, Any]) -> ModalityRow:
         worker_id=values["worker_id"] or "",
         status=values["status"],
         node=values["node"],
-        files=tuple(FileRow(**{name: item[name] for name in FileRow.__slots__}) for item in values["files"] or ()),
+        files=tuple(FileRow(*_file_values(item)) for item in values["files"] or ()),
         bytes=values["bytes"],
         metadata=_metadata(values["metadata"]),
+        rec_id=values["rec_id"],
     )
 
 
 def _modality_values(row: ModalityRow) -> Mapping[str, Any]:
     return {
+        "rec_id": row.rec_id,
         "recording_hash": row.recording_hash,
         "hash_bucket": row.recording_hash[:2],
         "modality": row.modality,
@@ -201,6 +207,7 @@ MODALITIES: TableKind[ModalityRow] = TableKind(
     "modalities",
     Schema(
         [
+            Field("rec_id", _STRING, nullable=False),
             Field("recording_hash", _STRING, nullable=False),
             Field("hash_bucket", _STRING, nullable=False),
             Field("modality", _STRING, nullable=False),

@@ -7,6 +7,7 @@ before modalities, so that whatever recording is seen, its modalities are seen t
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,35 +15,41 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from ursa.catalog._pointer import Pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import CatalogTable, Change, FrozenError
-from ursa.catalog.where import any_of, by_hash, condition, literal
+from ursa.catalog.where import any_of, by_hash, by_rec_id, condition, literal, starting_with
 from ursa.errors import RecordingNotFoundError, StorageError, UsageError
 
 T = TypeVar("T")
 
 # How long a writer waits for a rebuild to flip the pointer, seconds: its last catch-up takes a few.
 _FROZEN_FOR_S = 120.0
-_VISIBLE = "recording_hash IN (SELECT recording_hash FROM recordings)"
+_HASH_DIGITS = 64
+_VISIBLE = (
+    "EXISTS (SELECT 1 FROM recordings WHERE recordings.rec_id = modalities.rec_id"
+    " AND recordings.recording_hash = modalities.recording_hash)"
+)
 
 
 class Catalog:
     """The live catalog of a profile. One lock serves all threads of a process: deltalake's handles are not shared."""
 
-    def __init__(self, home: CatalogHome) -> None:
+    def __init__(self, home: CatalogHome, pointer: Pointer | None = None) -> None:
+        """The live catalog, or (for a rebuild, which fills it) the one that ``pointer`` would make live."""
         self.home = home
         self.lock = threading.RLock()
-        self._open()
+        self._open(pointer or home.pointer())
 
     @classmethod
     def open(cls, home: CatalogHome) -> Catalog:
         """Resolve ``ACTIVE.json`` and open the three tables that it names."""
         return cls(home)
 
-    def _open(self) -> None:
-        self.pointer = self.home.pointer()
+    def _open(self, pointer: Pointer) -> None:
+        self.pointer = pointer
         options = self.home.options()
         author = self.home.author
         uri = self.home.table_uri
@@ -60,9 +67,10 @@ class Catalog:
     def follow_pointer(self) -> bool:
         """Read the pointer again; where it has flipped, open what it names now and return True."""
         with self.lock:
-            if self.home.pointer().prefix == self.pointer.prefix:
+            pointer = self.home.pointer()
+            if pointer.prefix == self.pointer.prefix:
                 return False
-            self._open()
+            self._open(pointer)
             return True
 
     def write(self, action: Callable[[], T]) -> T:
@@ -78,7 +86,7 @@ class Catalog:
                     return action()
                 except FrozenError as error:
                     if time.monotonic() > deadline:
-                        raise _frozen(str(error)) from None
+                        raise frozen_error(str(error)) from None
                     if not self.follow_pointer():
                         time.sleep(random.uniform(0.2, 1.0))
                         self.refresh()
@@ -88,6 +96,12 @@ class Catalog:
         with self.lock:
             self.recordings.refresh()
             self.modalities.refresh()
+
+    def maintain(self) -> None:
+        """Merge what a run has left in small files, for those who read next; that it fails is no error."""
+        with self.lock:
+            for table in (self.recordings, self.modalities, self.participants):
+                table.tidy()
 
     def locations(self) -> dict[str, str]:
         """Table name → URI."""
@@ -99,17 +113,32 @@ class Catalog:
 
     def lookup_all(self, rec_ids: Iterable[str], recording_hashes: Iterable[str]) -> list[RecordingRow]:
         """Rows with any of these rec_ids or hashes, as of the last refresh."""
-        terms = [any_of("rec_id", rec_ids)]
-        hashes = list(recording_hashes)
+        names, hashes = set(rec_ids), set(recording_hashes)
+        conditions = [by_rec_id(names)] if names else []
         if hashes:
-            terms.append(f"({by_hash(hashes)})")
+            conditions.append(by_hash(hashes))
         with self.lock:
-            return self.recordings.select(" OR ".join(terms))
+            rows = self.recordings.select(*conditions) if conditions else []
+        return [row for row in _once(rows) if row.rec_id in names or row.recording_hash in hashes]
+
+    def registered(self, rec_ids: Iterable[str]) -> dict[str, tuple[RecordingRow, tuple[ModalityRow, ...]]]:
+        """Which of these recordings are registered, and with which modalities.
+
+        One refresh, and as many requests for ten thousand recordings as their files in the catalog take.
+        """
+        names = set(rec_ids)
+        with self.lock:
+            self.refresh()
+            recordings = self.lookup_all(names, ())
+            modalities: dict[str, list[ModalityRow]] = {row.rec_id: [] for row in recordings}
+            for row in self.modalities_for(recordings):
+                modalities[row.rec_id].append(row)
+        return {row.rec_id: (row, tuple(modalities[row.rec_id])) for row in recordings}
 
     def modalities_of(self, recording_hash: str) -> list[ModalityRow]:
-        """All modality rows under a hash, in order, visible or not."""
+        """All modality rows of the recording with this hash, in order; none where it is not registered."""
         with self.lock:
-            return self.modalities.select(by_hash([recording_hash]), tail="ORDER BY modality, worker_id")
+            return self.modalities_for(self.recordings.select(by_hash([recording_hash])))
 
     def get_recording(self, recording_hash: str) -> RecordingRow:
         """The recording with this hash. Raises ``RecordingNotFoundError``."""
@@ -128,18 +157,23 @@ class Catalog:
         """
         with self.lock:
             self.refresh()
-            pattern = literal(ref)
-            rows = self.recordings.select(
-                f"starts_with(rec_id, {pattern}) OR starts_with(recording_hash, {pattern})",
-                tail="ORDER BY rec_id LIMIT 6",
-            )
+            rows = self._starting_with(ref) if ref else []
         exact = [row for row in rows if ref in (row.rec_id, row.recording_hash)]
-        if not ref or not rows:
+        if not rows:
             raise _not_found(ref)
         if len(exact or rows) > 1:
             names = ", ".join(row.rec_id for row in rows[:5]) + (" …" if len(rows) > 5 else "")
             raise UsageError(f"{ref!r} is not unique: {names}", hint="Write more of the rec_id or of the hash.")
         return (exact or rows)[0]
+
+    def _starting_with(self, ref: str) -> list[RecordingRow]:
+        """Up to six recordings whose rec_id starts with ``ref``, or whose hash does where it can be a hash's."""
+        rows = self.recordings.select(starting_with("rec_id", ref), tail="ORDER BY rec_id LIMIT 6")
+        if re.fullmatch(r"[0-9a-f]{1,64}", ref):
+            # A whole hash has a bloom filter; of a part every hash is read.
+            hashes = by_hash([ref]) if len(ref) == _HASH_DIGITS else starting_with("recording_hash", ref)
+            rows += self.recordings.select(hashes, tail="ORDER BY rec_id LIMIT 6")
+        return sorted(_once(rows), key=lambda row: row.rec_id)
 
     def list_recordings(self, where: Mapping[str, Any] | None = None) -> list[RecordingRow]:
         """Recordings in the order of their rec_id, that is by date."""
@@ -154,8 +188,13 @@ class Catalog:
     def list_modalities(self, where: Mapping[str, Any] | None = None) -> list[ModalityRow]:
         """Modalities of visible recordings."""
         sql = condition(MODALITIES, where)
+        hashes = (where or {}).get("recording_hash")
         with self.lock:
             self.refresh()
+            if isinstance(hashes, str):
+                # A hash skips nothing here: its rec_id does.
+                of = self.recordings.select(by_hash([hashes]))
+                sql = f"{sql} AND {by_rec_id(row.rec_id for row in of)}"
             return self.modalities.select(
                 f"{sql} AND {_VISIBLE}",
                 also={"recordings": self.recordings},
@@ -163,10 +202,14 @@ class Catalog:
             )
 
     def modalities_for(self, recordings: Iterable[RecordingRow]) -> list[ModalityRow]:
-        """Modalities of these recordings, as of the last refresh."""
-        hashes = [row.recording_hash for row in recordings]
+        """Modalities of these recordings, as of the last refresh. Only rec_id and recording_hash are looked at."""
+        wanted = {(row.rec_id, row.recording_hash) for row in recordings}
+        if not wanted:
+            return []
         with self.lock:
-            return self.modalities.select(by_hash(hashes), tail="ORDER BY modality, worker_id")
+            rows = self.modalities.select(by_rec_id(rec_id for rec_id, _ in wanted))
+        found = [row for row in rows if (row.rec_id, row.recording_hash) in wanted]
+        return sorted(found, key=lambda row: (row.modality, row.worker_id))
 
     def list_participants(self, where: Mapping[str, Any] | None = None) -> list[ParticipantRow]:
         """Participants in the order of their names."""
@@ -183,9 +226,7 @@ class Catalog:
             self._known_participants |= wanted.keys()
         return tuple(sorted(wanted))
 
-    def _missing_participants(
-        self, wanted: Mapping[str, str], operation_id: str
-    ) -> Change[ParticipantRow] | None:
+    def _missing_participants(self, wanted: Mapping[str, str], operation_id: str) -> Change[ParticipantRow] | None:
         there = {row.participant_id for row in self.participants.select(any_of("participant_id", wanted))}
         now = datetime.now(UTC)
         rows = [ParticipantRow(key, name, now) for key, name in wanted.items() if key not in there]
@@ -200,10 +241,16 @@ class Catalog:
         return rows[0]
 
 
-def _frozen(prefix: str) -> StorageError:
+def _once(rows: Iterable[RecordingRow]) -> list[RecordingRow]:
+    """Without the rows that were found twice."""
+    return list({(row.rec_id, row.recording_hash): row for row in rows}.values())
+
+
+def frozen_error(prefix: str) -> StorageError:
+    """The error where a rebuild is under way, or was begun and not finished."""
     return StorageError(
         f"the catalog is frozen by a rebuild that has not finished: {prefix} is to take its place",
-        hint="Nothing was registered. Let an admin run `ursa catalog rebuild` again, which goes on from there"
+        hint="Nothing was written. Let an admin run `ursa catalog rebuild` again, which goes on from there"
         " (or `ursa catalog rebuild --abort`), then run the same command again.",
     )
 

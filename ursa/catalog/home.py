@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ursa.catalog._pointer import FIRST_PREFIX, Pointer, no_pointer, read_pointer, write_pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
-from ursa.catalog.tables import Author, CatalogTable
+from ursa.catalog.author import Author
+from ursa.catalog.tables import CatalogTable
 from ursa.store import PreconditionFailedError, Store
 
 KINDS: tuple[TableKind[Any], ...] = (RECORDINGS, MODALITIES, PARTICIPANTS)
@@ -48,8 +50,10 @@ class CatalogHome:
         pointer = read_pointer(self.store, self.assets_prefix)
         made = pointer is None
         if pointer is None:
+            operation_id = uuid.uuid4().hex
             for kind in KINDS:
-                CatalogTable.create(kind, self.table_uri(FIRST_PREFIX, kind.name), self.options(), self.author)
+                uri = self.table_uri(FIRST_PREFIX, kind.name)
+                CatalogTable.create(kind, uri, self.options(), self.author, operation_id)
             try:
                 write_pointer(self.store, self.assets_prefix, FIRST_PREFIX, by=self.author.by, replacing=None)
             except PreconditionFailedError:

@@ -87,7 +87,8 @@ def _result(
     statuses: frozenset[str] | None,
 ) -> QueryResult:
     order = {row.recording_hash: index for index, row in enumerate(recordings)}
-    visible = [row for row in rows if row.recording_hash in order]
+    names = {row.recording_hash: row.rec_id for row in recordings}
+    visible = [row for row in rows if names.get(row.recording_hash) == row.rec_id]
     workers = Counter((row.recording_hash, row.modality) for row in visible)
     picked = [
         row

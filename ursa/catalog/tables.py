@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
+from deltalake import DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from ursa.catalog.arrow import TableKind
+from ursa.catalog.author import Author as Author  # where others import it from
+from ursa.catalog.author import commit_properties
+from ursa.catalog.layout import BIG_EVERY, LAYOUTS, SMALL_EVERY, DataFile
 from ursa.catalog.rows import SCHEMA_VERSION
-from ursa.catalog.stream import StreamError, hearing, read_all
+from ursa.catalog.session import QuerySession
+from ursa.catalog.stream import hearing
+from ursa.catalog.words import one_line, words
 from ursa.errors import StorageError, UrsaError
 
 Row = TypeVar("Row")
@@ -32,7 +36,6 @@ _CONFIGURATION = {
     "delta.checkpointInterval": "10",
     "ursa.schemaVersion": str(SCHEMA_VERSION),
 }
-_COMPACT_EVERY = 20
 _GIVE_UP_AFTER_S = 120.0
 _OTHER_FAILURES = 3
 
@@ -47,20 +50,6 @@ class LostRaceError(Exception):
 
 class FrozenError(Exception):
     """A rebuild has frozen this table: what is live now, or will be soon, is another catalog (``Catalog.write``)."""
-
-
-@dataclass(frozen=True)
-class Author:
-    """Who writes: goes into every commit's metadata."""
-
-    who: str
-    host: str
-    version: str
-
-    @property
-    def by(self) -> str:
-        """``user@host``."""
-        return f"{self.who}@{self.host}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,9 @@ class CatalogTable(Generic[Row]):
         self.uri = uri
         self._options = dict(options)
         self._author = author
-        with _words(uri, "open"):
+        self._session = QuerySession()
+        self.layout = LAYOUTS[kind.name]
+        with words(uri, "open"):
             try:
                 self._table = hearing(lambda: DeltaTable(uri, storage_options=self._options))
             except TableNotFoundError:
@@ -96,9 +87,11 @@ class CatalogTable(Generic[Row]):
         self._check_version()
 
     @staticmethod
-    def create(kind: TableKind[Any], uri: str, options: Mapping[str, str], author: Author) -> None:
+    def create(
+        kind: TableKind[Any], uri: str, options: Mapping[str, str], author: Author, operation_id: str = ""
+    ) -> None:
         """Make the table where there is none; somebody else's being first is fine."""
-        with _words(uri, "create"):
+        with words(uri, "create"):
             try:
                 DeltaTable.create(
                     uri,
@@ -106,7 +99,7 @@ class CatalogTable(Generic[Row]):
                     mode="ignore",
                     configuration=_CONFIGURATION,
                     storage_options=dict(options),
-                    commit_properties=_properties(author, "create", uuid.uuid4().hex),
+                    commit_properties=commit_properties(author, "create", uuid.uuid4().hex, operation_id=operation_id),
                     raise_if_key_not_exists=False,
                 )
             except DeltaError:
@@ -125,33 +118,60 @@ class CatalogTable(Generic[Row]):
 
     def set_frozen(self, prefix: str | None) -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
-        with _words(self.uri, "freeze" if prefix else "thaw"):
+        operation = "freeze" if prefix else "thaw"
+        with words(self.uri, operation):
             self._table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
                 raise_if_not_exists=False,
-                commit_properties=_properties(self._author, "freeze" if prefix else "thaw", uuid.uuid4().hex),
+                commit_properties=commit_properties(self._author, operation, uuid.uuid4().hex),
             )
         self.refresh()
 
     def refresh(self) -> None:
         """See what others have committed."""
-        with _words(self.uri, "refresh"):
+        with words(self.uri, "refresh"):
             hearing(self._table.update_incremental)
         self._check_version()
 
     def select(
-        self, condition: str, *, also: Mapping[str, CatalogTable[Any]] | None = None, tail: str = ""
+        self, *conditions: str, also: Mapping[str, CatalogTable[Any]] | None = None, tail: str = ""
     ) -> list[Row]:
-        """Rows that meet a SQL condition; tables in ``also`` may be named in it."""
-        return self.kind.rows(self.query(f"SELECT * FROM {self.kind.name} WHERE {condition} {tail}", also=also))
+        """Rows that meet a SQL condition; tables in ``also`` may be named in it.
+
+        Of several conditions any one will do, and a row that meets two comes twice: each finds its files by its own
+        column, where an OR between columns would read them all.
+        """
+        name = self.kind.name
+        parts = " UNION ALL ".join(f"SELECT * FROM {name} WHERE {condition}" for condition in conditions)
+        return self.kind.rows(self.query(f"{parts} {tail}", also=also))
 
     def query(self, sql: str, *, also: Mapping[str, CatalogTable[Any]] | None = None) -> Any:
         """Run SQL over this table (by its name) and ``also``; returns an Arrow table."""
-        with _words(self.uri, "query"):
-            builder = QueryBuilder().register(self.kind.name, self._table)
-            for name, other in (also or {}).items():
-                builder = builder.register(name, other._table)
-            return hearing(lambda: read_all(builder.execute(sql)))
+        return self.query_with(sql, {name: other.delta for name, other in (also or {}).items()})
+
+    def query_with(self, sql: str, also: Mapping[str, DeltaTable]) -> Any:
+        """The same beside tables of deltalake's own: this one at another version, for instance."""
+        with words(self.uri, "query"):
+            return hearing(lambda: self._session.query(sql, {self.kind.name: self._table, **also}))
+
+    @property
+    def delta(self) -> DeltaTable:
+        """The open handle, at the version that queries see."""
+        return self._table
+
+    def at(self, version: int) -> DeltaTable:
+        """A handle of its own at another version. Raises ``StorageError``: where the log no longer reaches so far."""
+        with words(self.uri, f"open version {version} of"):
+            return hearing(lambda: DeltaTable(self.uri, version=version, storage_options=self._options))
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """What the newest commits say of themselves, newest first; None gives all that the log still has."""
+        with words(self.uri, "read the history of"):
+            return hearing(lambda: self._table.history(limit))
+
+    def files(self) -> list[DataFile]:
+        """The snapshot's data files."""
+        return data_files(self._table, self.layout.key)
 
     def compare_and_swap(self, decide: Callable[[], Change[Row] | None]) -> bool:
         """Decide, commit; after a lost race refresh and do both again. ``decide`` queries this table and returns what to
@@ -212,16 +232,43 @@ class CatalogTable(Generic[Row]):
 
     def _commit(self, change: Change[Row]) -> None:
         op_id = uuid.uuid4().hex
+        count = len(change.rows)
+        properties = commit_properties(
+            self._author, change.operation, op_id, rows=count, operation_id=change.operation_id
+        )
+        writer = self.layout.writer(count)
+        with self.committing(op_id):
+            if change.replacing is None:
+                write_deltalake(
+                    self._table,
+                    self.kind.table(change.rows),
+                    mode="append",
+                    commit_properties=properties,
+                    writer_properties=writer,
+                )
+            elif count:
+                write_deltalake(
+                    self._table,
+                    self.kind.table(change.rows),
+                    mode="overwrite",
+                    predicate=change.replacing,
+                    commit_properties=properties,
+                    writer_properties=self._rewriter(),
+                )
+            else:
+                self._table.delete(change.replacing, self._rewriter(), commit_properties=properties)
+
+    @contextlib.contextmanager
+    def committing(self, op_id: str) -> Iterator[None]:
+        """Around a commit that carries ``op_id`` and no retries.
+
+        Raises:
+            LostRaceError: somebody has committed since the version that we saw.
+            StorageError: it failed for another reason, and is not there.
+        """
         before = self.version
         try:
-            rows = self.kind.table(change.rows)
-            properties = _properties(self._author, change.operation, op_id, len(change.rows), change.operation_id)
-            if change.replacing is None:
-                write_deltalake(self._table, rows, mode="append", commit_properties=properties)
-            else:
-                write_deltalake(
-                    self._table, rows, mode="overwrite", predicate=change.replacing, commit_properties=properties
-                )
+            yield
         except (DeltaError, OSError) as error:
             # A lost reply is not a lost race: our commit may be there all the same.
             self.refresh()
@@ -229,22 +276,38 @@ class CatalogTable(Generic[Row]):
                 return
             if isinstance(error, CommitFailedError):
                 raise LostRaceError from None
-            raise StorageError(f"can't write {self.uri}: {_one_line(error)}", operation="commit") from error
+            raise StorageError(f"can't write {self.uri}: {one_line(error)}", operation="commit") from error
+
+    def _rewriter(self) -> WriterProperties:
+        """For a commit that writes other rows' files anew."""
+        return self.layout.writer(self._table.count())
 
     def _has_operation(self, op_id: str, since_version: int) -> bool:
         newer = self.version - since_version
         return newer > 0 and any(entry.get("ursa_op_id") == op_id for entry in self._table.history(newer + 1))
 
     def _maintain(self) -> None:
-        """Compact now and then; that it fails is not an error (somebody else compacts, or the next writer does)."""
-        if self.version and self.version % _COMPACT_EVERY == 0:
+        """Merge small files now and then; that it fails is no error (somebody else does, or the next writer)."""
+        if self.version and self.version % SMALL_EVERY == 0:
+            seldom = self.version % BIG_EVERY == 0
             with contextlib.suppress(DeltaError, OSError, UrsaError):
-                self._table.optimize.compact(
-                    commit_properties=CommitProperties(
-                        custom_metadata=_about(self._author, "compact", uuid.uuid4().hex)
-                    )
-                )
-                self.refresh()
+                self.merge_files(self.layout.big_bytes if seldom else self.layout.small_bytes)
+
+    def tidy(self) -> None:
+        """Merge small files where there are some; that it fails is no error."""
+        with contextlib.suppress(DeltaError, OSError, UrsaError):
+            if sum(file.size_bytes < self.layout.small_bytes for file in self.files()) > 1:
+                self.merge_files(self.layout.small_bytes)
+
+    def merge_files(self, below_bytes: int) -> None:
+        """Merge the files below this size into such of about this size. Raises deltalake's errors."""
+        rows = sum(file.rows for file in self.files() if file.size_bytes < below_bytes)
+        self._table.optimize.compact(
+            target_size=below_bytes,
+            writer_properties=self.layout.writer(rows),
+            commit_properties=commit_properties(self._author, "compact", uuid.uuid4().hex, retries=None),
+        )
+        self.refresh()
 
     def _check_version(self) -> None:
         configured = self._table.metadata().configuration.get("ursa.schemaVersion", "1")
@@ -255,41 +318,20 @@ class CatalogTable(Generic[Row]):
             )
 
 
-def _about(author: Author, operation: str, op_id: str) -> dict[str, str]:
-    return {
-        "ursa_op_id": op_id,
-        "ursa_operation": operation,
-        "ursa_who": author.who,
-        "ursa_host": author.host,
-        "ursa_version": author.version,
-    }
+def data_files(table: DeltaTable, key: str) -> list[DataFile]:
+    """The data files of a snapshot; ``key`` is the column whose bounds they tell."""
+    actions = table.get_add_actions(flatten=True)
 
+    def column(name: str, default: object) -> list[Any]:
+        if name not in actions.column_names:
+            return [default] * actions.num_rows
+        return [default if value is None else value for value in actions.column(name).to_pylist()]
 
-def _properties(author: Author, operation: str, op_id: str, rows: int = 0, operation_id: str = "") -> CommitProperties:
-    about = _about(author, operation, op_id)
-    about |= {"ursa_rows": str(rows), "ursa_operation_id": operation_id or op_id}
-    return CommitProperties(max_commit_retries=0, custom_metadata=about)
-
-
-@contextlib.contextmanager
-def _words(uri: str, operation: str) -> Any:
-    try:
-        yield
-    except (DeltaError, OSError, StreamError) as error:
-        raise StorageError(
-            f"can't {operation} the catalog table {uri}: {_one_line(error)}",
-            hint="Check the network and `ursa config show`, then run the same command again.",
-            operation=operation,
-        ) from error
-    except Exception as error:
-        # DataFusion's errors have no class of their own on the Python side.
-        if type(error) is not Exception:
-            raise
-        raise StorageError(
-            f"can't {operation} the catalog table {uri}: {_one_line(error)}", operation=operation
-        ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    return " ".join(plain.split())[:300]
+    columns = [
+        column("path", ""),
+        column("size_bytes", 0),
+        column("num_records", 0),
+        column(f"min.{key}", ""),
+        column(f"max.{key}", ""),
+    ]
+    return [DataFile(*values) for values in zip(*columns, strict=True)]

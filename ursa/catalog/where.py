@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ursa.catalog.arrow import TableKind
+from ursa.catalog.layout import MOST_LITERALS
 from ursa.errors import UsageError
 
 _UNFILTERABLE = {"metadata", "files"}
@@ -53,9 +54,37 @@ def any_of(column: str, values: Iterable[object]) -> str:
 
 
 def by_hash(recording_hashes: Iterable[str]) -> str:
-    """Rows of these recordings; the hash's first two digits let files be skipped."""
-    hashes = sorted(set(recording_hashes))
-    return f"{any_of('hash_bucket', sorted({text[:2] for text in hashes}))} AND {any_of('recording_hash', hashes)}"
+    """Recordings with these hashes. A bloom filter tells which row groups to read; min and max tell nothing."""
+    return any_of("recording_hash", sorted(set(recording_hashes)))
+
+
+def by_rec_id(rec_ids: Iterable[str]) -> str:
+    """Rows of these recordings, and with more than ``MOST_LITERALS`` of them perhaps others between: leave those aside.
+
+    The range is what files and row groups are skipped by.
+    """
+    names = sorted(set(rec_ids))
+    if len(names) < 2:
+        return any_of("rec_id", names)
+    between = f"rec_id >= {literal(names[0])} AND rec_id <= {literal(names[-1])}"
+    return between if len(names) > MOST_LITERALS else f"{between} AND {any_of('rec_id', names)}"
+
+
+def starting_with(column: str, prefix: str) -> str:
+    """``column`` starts with ``prefix``, as a range, so that files are skipped."""
+    after = _after(prefix)
+    return f"{column} >= {literal(prefix)}" + (f" AND {column} < {literal(after)}" if after else "")
+
+
+def _after(prefix: str) -> str:
+    """The first text, by code points, that no longer starts with ``prefix``; "" where every greater one does."""
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        # Surrogates are no text; the character after them is.
+        if last <= 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if 0xD800 <= last <= 0xDFFF else last)
+        prefix = prefix[:-1]
+    return ""
 
 
 def _comparable(kind: TableKind[Any], column: str, value: object) -> object:
@@ -86,8 +115,6 @@ def _term(kind: TableKind[Any], column: str, value: object) -> str:
     wanted = [_comparable(kind, column, item) for item in values if item is not None]
     if column in _LISTS:
         terms = [f"array_has({column}, {literal(item)})" for item in wanted]
-    elif column == "recording_hash":
-        terms = [by_hash(str(item) for item in wanted)] if wanted else []
     else:
         terms = [any_of(column, wanted)] if wanted else []
     if None in values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from ursa.manifest import (
     check_rec_id,
     is_junk,
     is_unfinished,
+    normalize_path,
     parse_manifest,
     resolve_times,
     shown,
 )
+from ursa.manifest.models import identity_clash
 from ursa.recording import MANIFEST_NAME, FileKind, classify, effective_manifest
 from ursa.register.build import Contents
 from ursa.register.planning import Listing
@@ -30,6 +33,9 @@ from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.prove import object_sha256
 
 T = TypeVar("T")
+
+# Bytes of a name on every file system that a recording can come from.
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +89,14 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
         ManifestNotFoundError: no manifest lists files, or there is no such recording in the bucket.
         ManifestError: one can't be read, is another recording's, or contradicts another.
         MissingFilesError: listed files are missing or have another size. All of them are named.
-        InvalidRecordingError: the rec_id is none, an upload is unfinished, or there is no raw data.
+        InvalidRecordingError: the rec_id is none, an upload is unfinished, objects have names that can be no files', or
+            there is no raw data.
     """
     prefix = f"{raw_prefix}{check_rec_id(rec_id)}/"
-    listing = Listing(prefix, store.list(prefix))
+    if len(rec_id) > _LONGEST_NAME:
+        raise InvalidRecordingError(f"{shown(rec_id)}: no directory has a name of {len(rec_id):,} bytes", path=rec_id)
+    found = list(store.list(prefix))
+    listing = Listing(prefix, found)
     manifest = _manifest(store, listing, rec_id, rig_timezone)
     listed = manifest.files_by_path
     _refuse_missing(rec_id, manifest, listing)
@@ -94,7 +104,7 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
     junk: list[str] = []
     unfinished: list[str] = []
     for path, info in listing.items():
-        if path not in listed and is_junk(path):
+        if path not in listed and (is_junk(path) or _is_folder(path, info)):
             junk.append(path)
         elif path not in listed and is_unfinished(path):
             unfinished.append(path)
@@ -106,6 +116,7 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
             hint="Nothing was registered. Upload the finished files (`ursa ingest`) and delete these objects.",
             path=unfinished[0],
         )
+    _refuse_names(rec_id, manifest, objects, listing, found)
     if not any(item.kind == "raw" for item in objects):
         raise InvalidRecordingError(f"{rec_id}: the bucket holds no raw data of it", path=prefix)
     return BucketRecording(
@@ -228,6 +239,42 @@ def _refuse_missing(rec_id: str, manifest: Manifest, listing: Listing) -> None:
         hint="Nothing was registered. `ursa ingest REC_DIR` uploads what is missing from the NAS or the rig.",
         paths=tuple(wrong),
     )
+
+
+def _is_folder(path: str, info: ObjectInfo) -> bool:
+    """A console's "folder": an empty object whose key ends with a slash."""
+    return (not path or path.endswith("/")) and info.size_bytes == 0
+
+
+def _refuse_names(
+    rec_id: str, manifest: Manifest, objects: Iterable[BucketObject], listing: Listing, found: Iterable[ObjectInfo]
+) -> None:
+    """Objects that could not be told apart, or not be downloaded, once they are rows. Raises ``InvalidRecordingError``."""
+    wrong = {item.path: why for item in objects if (why := _fault(item.path))}
+    for info in found:
+        path = unicodedata.normalize("NFC", info.key.removeprefix(listing.prefix))
+        twin = listing.get(path)
+        if twin is not None and twin.key != info.key and (twin.size_bytes, twin.etag) != (info.size_bytes, info.etag):
+            wrong[path] = "two objects with other content have this name, spelt in two forms of Unicode"
+    workers = dict.fromkeys(item.worker for item in objects if item.kind == "raw" and item.path not in wrong)
+    identities = ((name, manifest.worker_identity(name)) for name in workers)
+    clash = identity_clash((name, (worker.modality, worker.worker_id)) for name, worker in identities)
+    if clash:
+        wrong[clash[1]] = f"the same modality and worker_id as {shown(clash[0])}"
+    if wrong:
+        raise InvalidRecordingError(
+            f"{rec_id}: objects in the bucket can't be registered as they are:"
+            f" {named([f'{shown(path)} ({why})' for path, why in wrong.items()])}",
+            hint="Nothing was registered. Rename or remove these objects, then run the same command again.",
+            path=next(iter(wrong)),
+        )
+
+
+def _fault(path: str) -> str | None:
+    try:
+        return None if normalize_path(path) == path else "a name with a backslash, or an empty or '.' part"
+    except ValueError as error:
+        return str(error)
 
 
 def _names(paths: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ def ingest_several(
     before = services.counter.snapshot()
     plans = dict(zip(told, _side_by_side(services.stop, plan, list(told)), strict=True))
     good = {rec_id: found for rec_id, found in plans.items() if isinstance(found, BucketPlan)}
+    for rec_id in good:
+        told[rec_id].phase("register")
     done = dict(
         zip(good, register_all(services.catalog, [wanted(services, found) for found in good.values()]), strict=True)
     )
@@ -169,6 +172,7 @@ def result(plan: BucketPlan, done: Registered, requests: Mapping[str, int], seco
         junk=len(plan.recording.junk),
         requests=requests,
         seconds=seconds,
+        evidence=dict(Counter(row.evidence for row in plan.files)),
         unlisted_files=plan.recording.unlisted,
     )
 

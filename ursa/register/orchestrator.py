@@ -6,6 +6,7 @@ manifest last, 7 prove and write the rows, the recording's row last.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -43,11 +44,16 @@ from ursa.transfer.upload import Uploaded, UploadItem, upload
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a recording that has been read and checked, and how to treat what is there already."""
+    """What is asked for: a recording that has been read and checked, and how to treat what is there already.
+
+    ``standing``: how it stands in the catalog, where a batch has read that already; else it is looked up. Either way
+    it is decided again when the rows are written.
+    """
 
     local: LocalRecording
     participant: str | None
     options: Options
+    standing: tuple[RecordingRow | None, tuple[ModalityRow, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         junk=len(plan.junk),
         requests=services.counter.since(before),
         seconds=progress.seconds,
+        evidence=dict(Counter(row.evidence for row in files.values())),
         unlisted_files=plan.unlisted,
         absent_nodes=plan.absent_nodes,
         warnings=tuple(warnings),
@@ -151,11 +158,15 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     """Step 2: a conflict is found before a byte moves."""
     local = request.local
     stated = local.stated_hash()
-    with catalog.lock:
-        catalog.refresh()
-        rows = catalog.lookup(rec_id=local.rec_id, recording_hash=stated)
-        existing = identify(rows, local.rec_id, local.manifest.recording_hash)
-        registered = tuple(catalog.modalities_of(existing.recording_hash)) if existing else ()
+    if request.standing is not None:
+        known, registered = request.standing
+        existing = identify([known] if known else [], local.rec_id, local.manifest.recording_hash)
+    else:
+        with catalog.lock:
+            catalog.refresh()
+            rows = catalog.lookup(rec_id=local.rec_id, recording_hash=stated)
+            existing = identify(rows, local.rec_id, local.manifest.recording_hash)
+            registered = tuple(catalog.modalities_for([existing])) if existing else ()
     hashes: Mapping[str, str] = {}
     if existing and not request.options.overwrite:
         hashes = existing_hashes(local, registered, lambda item: _registered_at(existing, item), context)

@@ -93,12 +93,13 @@ class IngestPlan:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What an ingest did.
+    """What an ingest did. Sizes in bytes.
 
     ``files_uploaded`` and ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
     participant.txt). ``unlisted``: files that no manifest lists, uploaded all the same. ``junk``: files left on the
     disk (``.DS_Store`` and the like). ``requests``: by billing class, to the raw and assets buckets through the
-    store (deltalake's own are not seen). ``paused`` is False here; the rig's daemon sets it. Sizes in bytes.
+    store (deltalake's own are not seen). ``evidence`` counts data files by how well they are proven. ``paused`` is
+    False here; the rig's daemon sets it.
     """
 
     recording: RecordingRow
@@ -112,6 +113,7 @@ class IngestResult:
     junk: int = 0
     requests: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    evidence: Mapping[str, int] = field(default_factory=dict)
     unlisted_files: tuple[str, ...] = ()
     absent_nodes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

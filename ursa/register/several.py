@@ -11,21 +11,24 @@ from typing import Literal
 
 from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError
 from ursa.policies import Existing
-from ursa.register.results import IngestResult
+from ursa.register.results import IngestPlan, IngestResult
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one recording: ``ok`` with a result, ``have`` or ``fail`` with the error that says why.
+    """What became of one recording: ``ok`` with a result, ``have`` or ``fail`` with the error that says why, ``skip``
+    with a ``reason`` in words (a batch leaves it for another time). A dry run has a ``plan`` in place of a result.
 
     ``rec_dir`` is None where it was not ingested from a directory.
     """
 
     rec_dir: Path | None
     rec_id: str
-    status: Literal["ok", "have", "fail"]
+    status: Literal["ok", "have", "skip", "fail"]
     result: IngestResult | None = None
     error: UrsaError | None = None
+    reason: str = ""
+    plan: IngestPlan | None = None
 
 
 def ingest_several(

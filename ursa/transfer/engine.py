@@ -101,6 +101,11 @@ class Stop(threading.Event):
         self.error: BaseException | None = None
         self._first = threading.Lock()
 
+    def check(self) -> None:
+        """Raise ``KeyboardInterrupt`` where it is set."""
+        if self.is_set():
+            raise KeyboardInterrupt
+
     def forgive(self) -> None:
         """Go on after an error that the caller has dealt with."""
         self.error = None

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Annotated
 
 import typer
 
 from ursa_cli.options import command_app, shared
-from ursa_cli.render import when
+from ursa_cli.render import seconds_in, when
 from ursa_cli.session import Session
 
 app = command_app()
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @app.command()
@@ -41,7 +38,7 @@ def gc_uploads(
       2  usage, configuration, or no --yes and nobody to ask    4  credentials
     """
     data = session.data(writes=("raw_rw",))
-    found = data.list_uploads(older_than_s=_seconds(older_than))
+    found = data.list_uploads(older_than_s=seconds_in(older_than) or 0.0)
     for item in found:
         session.out.record("upload", key=item.key, upload_id=item.upload_id, initiated_at=item.initiated_at)
         session.out.line(f"{when(item.initiated_at)}  {item.key}")
@@ -50,15 +47,6 @@ def gc_uploads(
             _ask(len(found))
         data.abort_uploads(found)
     session.out.line(f"{len(found)} {'found' if dry_run else 'aborted'}, begun at least {older_than} ago")
-
-
-def _seconds(age: str) -> float:
-    from ursa.errors import UsageError
-
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", age)
-    if match is None:
-        raise UsageError(f"{age!r} is not an age", hint="Write for instance 12h, 3d or 2w.")
-    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def _ask(count: int) -> None:

@@ -1,0 +1,1 @@
+"""A batch: every recording below some roots, each ingested, found registered, skipped or refused, in order."""

@@ -1,0 +1,89 @@
+"""How the tables' files are laid out, so that a question costs the same in a catalog of ten thousand and of a million.
+
+Measured in ``docs/decisions/005-layout-for-scale.md``; ``benchmarks/catalog.py`` measures again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties
+
+MIB = 1 << 20
+SMALL_EVERY = 20
+"""Whoever makes every so manyth commit of a table merges its small files."""
+BIG_EVERY = 1000
+"""And every so manyth one those that are of middling size."""
+MOST_LITERALS = 20_000
+"""Names in one condition; more than these make the planner slow (0.2 s for ten thousand), and a range has to do."""
+SESSION = {
+    # A small table's one file would be split between the cores, and its footer read once for each.
+    "datafusion.optimizer.repartition_file_scans": "false",
+}
+_ROW_GROUP = 131_072
+# Below this many rows the column itself is as cheap to read as its filter.
+_FILTER_FROM_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A table's files.
+
+    ``key``: the column that files are sorted and skipped by. ``hashes``: columns of random values that are looked up,
+    which get a bloom filter. Files below ``small_bytes`` are merged often, up to ``big_bytes`` seldom; a bigger one
+    would make the replacement of one row dear, which writes its file anew. ``page_rows``: what one row's look-up reads.
+    """
+
+    key: str
+    hashes: tuple[str, ...]
+    small_bytes: int
+    big_bytes: int
+    page_rows: int
+
+    def writer(self, rows: int) -> WriterProperties:
+        """How a file of (up to) so many rows is written."""
+        columns = {}
+        if rows >= _FILTER_FROM_ROWS:
+            bloom = BloomFilterProperties(True, fpp=0.01, ndv=min(rows, _ROW_GROUP))
+            columns = dict.fromkeys(
+                self.hashes, ColumnProperties(dictionary_enabled=False, bloom_filter_properties=bloom)
+            )
+        return WriterProperties(
+            compression="ZSTD",
+            compression_level=1,
+            max_row_group_size=_ROW_GROUP,
+            data_page_row_count_limit=self.page_rows,
+            column_properties=columns or None,
+        )
+
+
+LAYOUTS = {
+    "recordings": Layout("rec_id", ("recording_hash",), 4 * MIB, 32 * MIB, 1000),
+    "modalities": Layout("rec_id", (), 16 * MIB, 128 * MIB, 500),
+    "participants": Layout("participant_id", (), 4 * MIB, 32 * MIB, 1000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A data file of a table's snapshot: ``low`` and ``high`` bound its keys, "" where nobody counted them."""
+
+    path: str
+    size_bytes: int
+    rows: int
+    low: str = ""
+    high: str = ""
+
+
+def overlapping(files: Sequence[DataFile]) -> int:
+    """Bytes of the files whose keys lie among those of another: what sorting would mend."""
+    ordered = sorted(files, key=lambda file: (file.low, file.high))
+    mixed: set[str] = set()
+    reach, owner = "", ""
+    for file in ordered:
+        if owner and file.low <= reach:
+            mixed |= {owner, file.path}
+        if file.high >= reach:
+            reach, owner = file.high, file.path
+    return sum(file.size_bytes for file in files if file.path in mixed)

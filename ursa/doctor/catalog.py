@@ -1,0 +1,83 @@
+"""The catalog: its pointer, its tables, how many files they have; and uploads that nobody completed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ursa.catalog._pointer import no_pointer, read_pointer
+from ursa.catalog.arrow import TableKind
+from ursa.catalog.home import KINDS, CatalogHome
+from ursa.catalog.tables import CatalogTable
+from ursa.doctor.patient import Patient
+from ursa.doctor.results import Finding, ok, warn
+
+MANY_FILES = 100
+"""Data files of one table. A writer compacts every 20 commits, so more mean that nobody's compaction gets through."""
+
+OLD_UPLOAD = timedelta(days=3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    version: int
+    rows: int
+    files: int
+    frozen: str | None
+
+
+def catalog(patient: Patient) -> Finding:
+    """Read the pointer, open the three tables, count. Nothing is made."""
+    home = patient.home
+    pointer = read_pointer(home.store, home.assets_prefix)
+    if pointer is None:
+        if patient.is_local:
+            return ok("none yet; made on first use")
+        raise no_pointer(home.store, home.assets_prefix, patient.profile.name)
+    options = home.options()
+    # One after another: a pool's threads would keep a process from ending when the server hangs.
+    tables = [_open(home, kind, pointer.prefix, options) for kind in KINDS]
+    return judge(tables, pointer.prefix, patient.profile.name)
+
+
+def judge(tables: list[_Table], prefix: str, profile: str) -> Finding:
+    """What the tables' numbers mean."""
+    numbers = "; ".join(f"{t.rows:,} {t.name} (version {t.version}, {t.files:,} files)" for t in tables)
+    told = f"{prefix}: {numbers}"
+    frozen = next((table.frozen for table in tables if table.frozen), None)
+    if frozen:
+        mend = (
+            f"`ursa catalog rebuild --profile {profile}` goes on with it; `ursa catalog rebuild --abort` gives it up."
+        )
+        return warn(f"{told}; frozen by a rebuild that has not finished ({frozen}): nothing can be registered", mend)
+    if any(table.files > MANY_FILES for table in tables):
+        return warn(f"{told}: many small files make every query slow", f"`ursa catalog compact --profile {profile}`")
+    return ok(told)
+
+
+def uploads(patient: Patient) -> Finding:
+    """Multipart uploads of the raw bucket that were begun long ago."""
+    limit = datetime.now(UTC) - OLD_UPLOAD
+    found = list(patient.store("raw_ro").list_uploads(patient.profile.raw.prefix))
+    old = sorted((item for item in found if item.initiated_at and item.initiated_at <= limit), key=lambda x: x.key)
+    days = OLD_UPLOAD.days
+    if old:
+        mend = f"`ursa gc-uploads --older-than {days}d --profile {patient.profile.name}`, unless somebody will re-run them."
+        return warn(f"{len(old)} begun over {days} days ago and not completed, such as {old[0].key}", mend)
+    return ok(f"none older than {days} days" + (f"; {len(found)} in progress" if found else ""))
+
+
+def _open(home: CatalogHome, kind: TableKind[Any], prefix: str, options: Mapping[str, str]) -> _Table:
+    uri = home.table_uri(prefix, kind.name)
+    table = CatalogTable(kind, uri, options, home.author)
+    rows = table.query(f"SELECT count(*) AS n FROM {kind.name}")["n"].to_pylist()[0]
+    return _Table(kind.name, table.version, rows, _data_files(uri, options), table.frozen)
+
+
+def _data_files(uri: str, options: Mapping[str, str]) -> int:
+    from deltalake import DeltaTable
+
+    return len(DeltaTable(uri, storage_options=dict(options)).file_uris())

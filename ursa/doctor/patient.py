@@ -1,0 +1,103 @@
+"""The profile under examination: what the verbs work with, but every role apart, and nothing made by looking."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ursa.access import Access
+from ursa.catalog.home import CatalogHome
+from ursa.config import BucketRef, Role
+from ursa.credentials import Credentials, CredentialsProvider, provider_for
+from ursa.store import Store
+from ursa.store.retry import RetryingStore, RetryPolicy
+
+if TYPE_CHECKING:
+    from ursa.doctor.s3_probe import Answer, ProbeStore
+
+_SESSIONS = ("OP_SESSION", "OP_SERVICE_ACCOUNT_TOKEN")
+_SHORTEST_MASKED = 6  # characters; what is shorter is no key, and would mask half a message
+_ASKED = 5
+
+
+class Patient(Access):
+    """An ``Access`` whose stores are asked for by role. Retries are few: a doctor tells, and does not wait."""
+
+    def bucket(self, role: Role) -> BucketRef:
+        """The bucket and prefix that a role is for."""
+        return self.profile.raw if role.startswith("raw") else self.profile.assets
+
+    def store(self, role: Role) -> Store:
+        """The role's bucket. R2 takes one write a second to a key and answers 429 to more: hence the retries."""
+        inner = self._store(self.bucket(role).bucket, role) if self.is_local else self.s3(role)
+        return RetryingStore(inner, RetryPolicy(attempts=6, max_delay_s=3, request_deadline_s=25))
+
+    def s3(self, role: Role) -> ProbeStore:
+        """The role's bucket on a server, with the questions that only a doctor asks."""
+        from ursa.doctor.s3_probe import ProbeStore
+        from ursa.store.s3 import S3Location
+
+        bucket, credentials = self.bucket(role).bucket, self.credentials
+        at = S3Location(self.profile.endpoint_url or "", bucket, self.profile.region, role)
+        return ProbeStore(
+            at, lambda again: credentials.refresh(role) if again else credentials.get(role), self._counter
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """A directory instead of a server."""
+        return self.profile.kind == "local"
+
+    @property
+    def home(self) -> CatalogHome:
+        """The catalog's home, where looking makes nothing."""
+        return replace(self._home, create=False)
+
+    @property
+    def credentials(self) -> CredentialsProvider:
+        """Where the roles' secrets come from."""
+        return self._credentials
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """What the server answered to a few small unsigned requests. Raises ``StorageError``."""
+        return self.s3("raw_ro").ask(_ASKED)
+
+    def hide(self, text: str) -> str:
+        """The text without any secret that this process holds: a server may quote what it was sent."""
+        held = {value for name, value in os.environ.items() if name.startswith(_SESSIONS)} | self._held
+        for secret in sorted(held, key=len, reverse=True):
+            if len(secret) >= _SHORTEST_MASKED:
+                text = text.replace(secret, "***")
+        return text
+
+    @cached_property
+    def _held(self) -> set[str]:
+        return set()
+
+    @cached_property
+    def _credentials(self) -> CredentialsProvider:
+        return _Remembering(provider_for(self.profile), self._held)
+
+
+class _Remembering:
+    """A provider that keeps what it gave, so that no line may hold it."""
+
+    def __init__(self, inner: CredentialsProvider, held: set[str]) -> None:
+        self._inner = inner
+        self._held = held
+
+    def get(self, role: Role) -> Credentials:
+        return self._kept(self._inner.get(role))
+
+    def refresh(self, role: Role) -> Credentials:
+        return self._kept(self._inner.refresh(role))
+
+    def describe(self, role: Role) -> str:
+        return self._inner.describe(role)
+
+    def _kept(self, secret: Credentials) -> Credentials:
+        self._held |= {secret.access_key_id, secret.secret_access_key, secret.session_token or ""}
+        return secret

@@ -1,0 +1,217 @@
+"""Each role: whether its secret can be read, and whether it may do what ursa will ask of it.
+
+A writing role's probe is an object ``<prefix>.ursa-doctor/<host>-<random>``. No recording is called so: a rec_id begins
+with ``rec_``, and whoever lists the prefix takes only what ``check_rec_id`` lets through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ursa.config import Role
+from ursa.doctor.patient import Patient
+from ursa.doctor.results import Finding, fail, failed, ok, warn
+from ursa.errors import CredentialsError, UrsaError
+from ursa.store import NoSuchUploadError, NotFoundError, PreconditionFailedError, Store
+
+PROBE_DIR = ".ursa-doctor/"
+_MEND_CONDITIONS = (
+    "Do not ingest here from more than one place. Use a server that honours If-Match and If-None-Match: R2 does,"
+    " `rclone serve s3` does not; or find the proxy on the way that drops them."
+)
+
+
+@dataclass
+class Trace:
+    """The key of the probe object while it may be there."""
+
+    key: str | None = None
+
+    def words(self) -> str | None:
+        """What may be left behind."""
+        return f"the probe object {self.key} may be left behind" if self.key else None
+
+
+class _BrokenError(Exception):
+    """The server did something else than it must. ``mend``: what to do."""
+
+    def __init__(self, words: str, mend: str) -> None:
+        super().__init__(words)
+        self.mend = mend
+
+
+def role(patient: Patient, name: Role, trace: Trace) -> Finding:
+    """Read the role's secret and use it."""
+    if patient.is_local:
+        return _local(patient, name, trace)
+    if patient.profile.credentials.provider != "aws" and patient.profile.credentials.refs(name) is None:
+        return _unset(patient, name)
+    patient.credentials.get(name)
+    return _used(patient, name, trace, patient.credentials.describe(name))
+
+
+def _unset(patient: Patient, name: Role) -> Finding:
+    key = f"profiles.{patient.profile.name}.credentials.roles.{name}"
+    mend = f"Add {key}: {{access_key_id: …, secret_access_key: …}} to {patient.profile.source or 'the config file'}."
+    if name.endswith("_ro"):
+        return fail(f"{key} isn't set, nor that of the writing role: nothing can be read", mend, exit_code=4)
+    return warn(f"{key} isn't set: reading works, nothing can be ingested with this profile", mend)
+
+
+def _local(patient: Patient, name: Role, trace: Trace) -> Finding:
+    directory = (patient.profile.root or Path()) / patient.bucket(name).bucket
+    if directory.is_dir():
+        return _used(patient, name, trace, f"the directory {directory}")
+    above = next(parent for parent in directory.parents if parent.exists())
+    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+        return ok(f"{directory} is made on first use; {above} is writable")
+    return fail(f"{directory} is not there, and can't be made in {above}", f"`ls -ld {above}`; or set another `root`.")
+
+
+def _used(patient: Patient, name: Role, trace: Trace, source: str) -> Finding:
+    store, at = patient.store(name), patient.bucket(name)
+    # Before a write, too: some servers make a bucket that is not there, by a name that was mistyped.
+    any_key = _lists(patient, name, store)
+    if name.endswith("_ro"):
+        return ok(f"lists {store.uri}/{at.prefix}{'' if any_key else ' (empty)'}; key from {source}")
+    try:
+        _writes(store, at.prefix, trace, parts=name == "raw_rw")
+    except _BrokenError as error:
+        return _with_left(fail(str(error), error.mend), trace)
+    except UrsaError as error:
+        return _with_left(failed(error), trace)
+    finally:
+        if patient.is_local:
+            _tidy(patient, name)
+    did = "lists, writes, reads back, refuses stale writes, deletes" + (", sends parts" if name == "raw_rw" else "")
+    return ok(f"{did} below {store.uri}/{at.prefix}; key from {source}")
+
+
+def _lists(patient: Patient, name: Role, store: Store) -> bool:
+    prefix = patient.bucket(name).prefix
+    if patient.is_local:
+        return next(iter(store.list_prefixes(prefix)), None) is not None
+    return patient.s3(name).has_keys(prefix)
+
+
+def _with_left(finding: Finding, trace: Trace) -> Finding:
+    left = trace.words()
+    return Finding(finding.status, f"{finding.detail}; {left}", finding.mend, finding.exit_code) if left else finding
+
+
+def _writes(store: Store, prefix: str, trace: Trace, *, parts: bool) -> None:
+    key = f"{prefix}{PROBE_DIR}{_host()}-{secrets.token_hex(6)}"
+    with _deleted(store, key, trace):
+        first = _first(store, key, trace)
+        _expect(store, key, b"ursa doctor 1", "gives back other bytes than were written")
+        second = _rewritten(store, key, first)
+        _must_refuse("If-None-Match: *", lambda: _put(store, key, b"ursa doctor 3", if_absent=True))
+        _must_refuse("If-Match of an older ETag", lambda: _put(store, key, b"ursa doctor 4", if_match=first))
+        _expect(store, key, b"ursa doctor 2", "refused a write and did it all the same")
+        if parts:
+            _sends_parts(store, key)
+        if store.head(key).etag != second:
+            raise _BrokenError("the probe object's ETag changed by itself", _MEND_CONDITIONS)
+    if _is_there(store, key):
+        trace.key = key
+        raise _BrokenError("a deleted object is still there", "Look at the bucket's versioning, locks and lifecycle.")
+
+
+@contextlib.contextmanager
+def _deleted(store: Store, key: str, trace: Trace) -> Iterator[None]:
+    """Delete the probe object whatever happens; ``trace`` names it as long as that has not worked."""
+    trace.key = key
+    try:
+        yield
+    except BaseException:
+        # What went wrong first is what to tell; whether the object is left, `trace` knows.
+        if trace.key:
+            with contextlib.suppress(UrsaError):
+                store.delete(key)
+            with contextlib.suppress(UrsaError):
+                trace.key = key if _is_there(store, key) else None
+        raise
+    store.delete(key)
+    trace.key = None
+
+
+def _is_there(store: Store, key: str) -> bool:
+    try:
+        store.head(key)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _first(store: Store, key: str, trace: Trace) -> str:
+    try:
+        return _put(store, key, b"ursa doctor 1", if_absent=True)
+    except CredentialsError:
+        trace.key = None  # refused: nothing was written, and a delete would be refused as well
+        raise
+
+
+def _rewritten(store: Store, key: str, etag: str) -> str:
+    try:
+        return _put(store, key, b"ursa doctor 2", if_match=etag)
+    except PreconditionFailedError:
+        words = "this server refuses a write under If-Match with the right ETag: the catalog's pointer could not change"
+        raise _BrokenError(words, "Try again; if it stays so, find the server or proxy that changes ETags.") from None
+
+
+def _sends_parts(store: Store, key: str) -> None:
+    """A multipart upload over the probe object: a part arrives, completing it is refused, aborting drops it."""
+    body = b"ursa doctor part"
+    upload_id = store.create_upload(key)
+    try:
+        part = store.upload_part(key, upload_id, 1, body, md5=hashlib.md5(body, usedforsecurity=False).hexdigest())
+        if [item.number for item in store.list_parts(key, upload_id)] != [1]:
+            raise _BrokenError("a part that was sent is not listed", "Resuming would not work: ask the server's admin.")
+        _must_refuse(
+            "If-None-Match: * on CompleteMultipartUpload",
+            lambda: store.complete_upload(key, upload_id, [part], if_absent=True),
+        )
+    finally:
+        store.abort_upload(key, upload_id)
+    with contextlib.suppress(NoSuchUploadError, NotFoundError):
+        store.list_parts(key, upload_id)
+        raise _BrokenError("an aborted multipart upload is still there", "`ursa gc-uploads --older-than 0s`")
+
+
+def _must_refuse(condition: str, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except PreconditionFailedError:
+        return
+    raise _BrokenError(
+        f"this server ignores conditions ({condition}): two writers could overwrite each other", _MEND_CONDITIONS
+    )
+
+
+def _put(store: Store, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+    digest = hashlib.sha256(body).hexdigest()
+    return store.put(key, body, sha256=digest, if_absent=if_absent, if_match=if_match).etag
+
+
+def _expect(store: Store, key: str, body: bytes, otherwise: str) -> None:
+    if store.read(key)[0] != body:
+        raise _BrokenError(f"the server {otherwise}", "Do not ingest here. Ask whoever runs the server.")
+
+
+def _tidy(patient: Patient, name: Role) -> None:
+    """A directory store keeps the directory of a deleted object."""
+    at = patient.bucket(name)
+    with contextlib.suppress(OSError):
+        ((patient.profile.root or Path()) / at.bucket / at.prefix / PROBE_DIR).rmdir()
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname()).strip("-")[:40] or "host"
