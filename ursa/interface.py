@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Any
 from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
 from ursa.batch.run import BatchOptions, BatchRun, Standing, Verbs
+from ursa.catalog.metadata import auxiliary
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
@@ -30,7 +31,6 @@ from ursa.recording import MANIFEST_NAME, load_manifest, read_participant, scan_
 from ursa.register import from_r2, orchestrator, verbs
 from ursa.register.backfill import backfill
 from ursa.register.committer import Committer
-from ursa.register.decide import auxiliary
 from ursa.register.files import file_rows
 from ursa.register.participants import (
     BackfillItem,
@@ -46,8 +46,9 @@ from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
 from ursa.store import OpenUpload
+from ursa.subset import parse_subset
 from ursa.transfer.engine import Stop
-from ursa.verify import FileCheck, RecordingCheck, Subject, looks_like_directory, parse_subset, verify
+from ursa.verify import FileCheck, RecordingCheck, Subject, candidates, in_order, looks_like_directory, verify
 
 
 class DataInterface(Access):
@@ -533,6 +534,7 @@ class DataInterface(Access):
         everything: bool = False,
         level: Level | str = Level.CHECKSUM,
         subset: str | None = None,
+        executor: Executor | None = None,
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> list[RecordingCheck]:
         """Compare catalog and bucket, and for a directory the disk too. Writes nothing.
@@ -541,25 +543,41 @@ class DataInterface(Access):
             refs: rec_ids, recording_hashes, unique prefixes of one, or recording directories.
             everything: every recording of the catalog.
             level: see ``ursa.policies.Level``.
-            subset: ``"2/7"``, ``"5%"`` or ``"10G"`` of each recording's files.
+            subset: ``"2/7"``, ``"5%"`` or ``"10G"`` of all the files that this is about.
+            executor: any ``concurrent.futures.Executor`` that checks recordings side by side; its workers make
+                connections of their own.
 
         Raises:
             RecordingNotFoundError, UsageError; what is wrong with a file is in its check.
         """
-        chosen = parse_subset(subset)
-        wanted = [self._subject_of(ref) for ref in refs]
+        picked, depth = parse_subset(subset), choice(Level, level, "level")
+        subjects = [self._subject_of(ref) for ref in refs]
         if everything:
-            wanted += [self._subject(item.recording.rec_id, item) for item in self.overview()]
+            subjects += [self._subject(item.recording.rec_id, item) for item in self.overview()]
+        chosen = None
+        if subset is not None:
+            every = [candidate for subject in subjects for candidate in candidates(subject)]
+            chosen = {(rec_id, path) for rec_id, path, _size in picked.choose(every)}
+        if executor is not None:
+            call = self._remote("_verify_one")
+            own = [{pair for pair in chosen if pair[0] == s.rec_id} if chosen is not None else None for s in subjects]
+            return in_order(executor, call, [(s, depth, c) for s, c in zip(subjects, own, strict=True)], on_file)
         with self._running() as stop:
             return verify(
                 self._engine,
                 self._raw_for(stop),
                 self.profile.raw.prefix,
-                wanted,
-                level=choice(Level, level, "level"),
-                subset=chosen,
+                subjects,
+                level=depth,
+                chosen=chosen,
                 on_file=on_file,
             )
+
+    def _verify_one(self, subject: Subject, level: Level, chosen: Collection[tuple[str, str]] | None) -> RecordingCheck:
+        """In an executor's worker."""
+        with self._running() as stop:
+            raw = self._raw_for(stop)
+            return verify(self._engine, raw, self.profile.raw.prefix, [subject], level=level, chosen=chosen)[0]
 
     def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
         """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first."""

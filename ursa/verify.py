@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import random
-import re
 import unicodedata
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+from ursa.catalog.metadata import workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import UrsaError, UsageError
+from ursa.errors import UrsaError
 from ursa.policies import Level, Mark
 from ursa.recording import LocalFile
 from ursa.store import NotFoundError, ObjectInfo, Store
+from ursa.subset import Candidate
 from ursa.transfer.digest import Digest, SourceFile, digest
 from ursa.transfer.engine import Engine
 from ursa.transfer.prove import read_back, same_content
 
-_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIDECARS = ("manifest.json", "participant.txt")
 
 
@@ -38,12 +37,16 @@ class FileCheck:
 
 @dataclass(frozen=True, slots=True)
 class RecordingCheck:
-    """A recording's verdict: a check for every file, in the order of their paths."""
+    """A recording's verdict: a check for every file, in the order of their paths.
+
+    ``left_out``: how many files were not looked at, since ``--subset`` did not choose them.
+    """
 
     rec_id: str
     recording_hash: str | None
     files: tuple[FileCheck, ...]
     on_disk: bool
+    left_out: int = 0
 
     def count(self, mark: Mark) -> int:
         """How many files have this mark."""
@@ -67,31 +70,12 @@ class Subject:
     disk: Mapping[str, LocalFile] | None
 
 
-class Subset(Protocol):
-    """Which files to check."""
-
-    def __call__(self, files: Sequence[FileRow]) -> Sequence[FileRow]:
-        """The chosen ones, in any order."""
-
-
-def parse_subset(text: str | None, *, rng: random.Random | None = None) -> Subset:
-    """``"2/7"``: the second of seven fixed slices; ``"5%"``: at random; ``"10G"``: at random, up to so many bytes."""
-    rng = rng or random.Random()
-    if text is None:
-        return lambda files: files
-    slice_of = re.fullmatch(r"(\d+)/(\d+)", text)
-    if slice_of and 0 < int(slice_of[1]) <= int(slice_of[2]):
-        number, total = int(slice_of[1]) - 1, int(slice_of[2])
-        return lambda files: [file for file in files if zlib.crc32(file.key.encode()) % total == number]
-    percent = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
-    if percent and 0 < float(percent[1]) <= 100:
-        share = float(percent[1]) / 100
-        return lambda files: rng.sample(files, min(len(files), max(1, round(len(files) * share)))) if files else []
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])i?B?", text, re.IGNORECASE)
-    if amount:
-        budget = float(amount[1]) * _UNITS[amount[2].upper()]
-        return lambda files: _up_to(files, budget, rng)
-    raise UsageError(f"{text!r} is not a subset", hint="Write for instance 2/7, 5% or 10G.")
+def candidates(subject: Subject) -> list[Candidate]:
+    """Every file that could be checked: registered, or on the disk."""
+    sizes = {path: file.size_bytes for path, file in (subject.disk or {}).items()}
+    sizes |= {path: int(value[0] or 0) for path, value in subject.auxiliary.items()}
+    sizes |= {file.path: file.size_bytes for modality in subject.modalities for file in modality.files}
+    return [(subject.rec_id, path, size) for path, size in sorted(sizes.items())]
 
 
 def verify(
@@ -101,11 +85,35 @@ def verify(
     subjects: Iterable[Subject],
     *,
     level: Level,
-    subset: Subset,
+    chosen: Collection[tuple[str, str]] | None = None,
     on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
 ) -> list[RecordingCheck]:
-    """Check recordings, one listing each; files in parallel. ``on_file`` is called in this thread as files are done."""
-    return [_check(engine, store, raw_prefix, subject, level, subset, on_file) for subject in subjects]
+    """Check recordings, one listing each; files in parallel. ``on_file`` is called in this thread as files are done.
+
+    ``chosen``: (rec_id, path) of the files to check; None is all of them.
+    """
+    return [_check(engine, store, raw_prefix, subject, level, chosen, on_file) for subject in subjects]
+
+
+def in_order(
+    executor: Executor,
+    call: Callable[..., RecordingCheck],
+    items: Sequence[tuple[Subject, Level, Collection[tuple[str, str]] | None]],
+    on_file: Callable[[str, FileCheck], object],
+) -> list[RecordingCheck]:
+    """``call`` for each item in the executor's workers; files are told as their recording is done, in order."""
+    futures = [executor.submit(call, *item) for item in items]
+    checks = []
+    try:
+        for future in futures:
+            checks.append(future.result())
+            for check in checks[-1].files:
+                on_file(checks[-1].rec_id, check)
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+    return checks
 
 
 def _check(
@@ -114,7 +122,7 @@ def _check(
     raw_prefix: str,
     subject: Subject,
     level: Level,
-    subset: Subset,
+    chosen: Collection[tuple[str, str]] | None,
     on_file: Callable[[str, FileCheck], object],
 ) -> RecordingCheck:
     prefix = f"{raw_prefix}{subject.rec_id}/"
@@ -122,36 +130,49 @@ def _check(
     rows = {file.path: file for modality in subject.modalities for file in modality.files}
     rows |= {path: _auxiliary_row(prefix, path, value, found) for path, value in subject.auxiliary.items()}
     disk = subject.disk or {}
-    on_disk_only = [_disk_row(prefix, file, found) for path, file in disk.items() if path not in rows]
-    chosen = subset([*rows.values(), *on_disk_only])
-    checks = []
+    every = rows | {path: _disk_row(prefix, file, found) for path, file in disk.items() if path not in rows}
+    checks: list[FileCheck] = []
+
+    def done(check: FileCheck) -> None:
+        checks.append(check)
+        on_file(subject.rec_id, check)
+
     futures = [
         engine.submit(
-            lambda row=row: _safely(  # type: ignore[misc]
+            partial(
+                _safely,
                 store,
                 row,
-                found.get(row.path),
-                disk.get(row.path),
+                found.get(path),
+                disk.get(path),
                 level,
-                registered=row.path in rows or _is_sidecar(row.path),
+                registered=path in rows or _is_sidecar(path),
             )
         )
-        for row in chosen
+        for path, row in every.items()
+        if chosen is None or (subject.rec_id, path) in chosen
     ]
     for future in futures:
-        checks.append(future.result())
-        on_file(subject.rec_id, checks[-1])
-    known = rows.keys() | disk.keys()
+        done(future.result())
     for path, info in found.items():
-        if path not in known and not _is_sidecar(path):
-            checks.append(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
-            on_file(subject.rec_id, checks[-1])
+        if path not in every and not _is_sidecar(path):
+            done(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
+    for worker in _without_row(subject):
+        done(FileCheck(f"{worker}/", Mark.MISSING, 0, "", "this worker is registered, and has no row: ingest it again"))
     return RecordingCheck(
         subject.rec_id,
         subject.row.recording_hash if subject.row else None,
         tuple(sorted(checks, key=lambda check: check.path)),
         subject.disk is not None,
+        len(every) - len(futures),
     )
+
+
+def _without_row(subject: Subject) -> list[str]:
+    """Workers that the recording's commit covers and that have no modality row: a merge was killed in between."""
+    covered = (workers_of(subject.row) if subject.row else None) or set()
+    there = {(row.modality, row.worker_id) for row in subject.modalities}
+    return sorted("_".join(name for name in worker if name) for worker in covered - there)
 
 
 def _is_sidecar(path: str) -> bool:
@@ -238,15 +259,6 @@ def _auxiliary_row(
 def _disk_row(prefix: str, file: LocalFile, found: Mapping[str, ObjectInfo]) -> FileRow:
     key = found[file.path].key if file.path in found else prefix + file.path
     return FileRow(file.path, key, file.size_bytes)
-
-
-def _up_to(files: Sequence[FileRow], budget: float, rng: random.Random) -> list[FileRow]:
-    chosen: list[FileRow] = []
-    for file in rng.sample(files, len(files)):
-        if file.size_bytes <= budget:
-            budget -= file.size_bytes
-            chosen.append(file)
-    return chosen
 
 
 def looks_like_directory(ref: str | Path) -> bool:

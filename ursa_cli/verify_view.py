@@ -52,6 +52,8 @@ def _summary(session: Session, check: RecordingCheck) -> None:
         recording_hash=check.recording_hash,
         status="ok" if check.ok else "fail",
         files=list(check.files),
+        left_out=check.left_out,
     )
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no files"
+    told += f"; {check.left_out} left out by --subset" if check.left_out else ""
     session.out.line(f"{'OK  ' if check.ok else 'FAIL'} {check.rec_id}: {told}")

@@ -15,20 +15,8 @@ from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import ConflictError, RecordingExistsError
 from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
 from ursa.policies import Action
-from ursa.register.decide import (
-    AUXILIARY_KEY,
-    REGISTERED_AT_KEY,
-    WORKERS_KEY,
-    Decision,
-    auxiliary,
-    auxiliary_text,
-    decide,
-    differences,
-    exists,
-    identify,
-    merged,
-    workers_text,
-)
+from ursa.catalog.metadata import AUXILIARY_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary, auxiliary_text, workers_text
+from ursa.register.decide import Decision, decide, differences, exists, identify, merged
 
 OLD, NEW = "aa" * 32, "bb" * 32
 REC_ID = "rec_20260520_195628_b1dd"

@@ -11,9 +11,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+from ursa.catalog.metadata import REGISTERED_AT_KEY, auxiliary, workers_of
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.manifest import is_junk, is_worker_dir
-from ursa.register.decide import REGISTERED_AT_KEY, auxiliary, workers_of
 
 _Known = Mapping[str, tuple[int, float]]
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ursa.catalog.metadata import NODES_KEY, WORKERS_KEY, workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import (
     InvalidRecordingError,
@@ -22,7 +23,7 @@ from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
 from ursa.policies import OnConflict
 from ursa.register.bucket import file_rows, read_bucket
 from ursa.register.build import registration
-from ursa.register.decide import NODES_KEY, WORKERS_KEY, differences, workers_of
+from ursa.register.decide import differences
 from ursa.register.services import Services
 from ursa.register.verbs import apply, given
 from ursa.store import Store

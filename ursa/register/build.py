@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from ursa.catalog.metadata import AUXILIARY_KEY, NODES_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary_text, workers_text
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.manifest import Manifest, RecordingTimes, derive_recording_hash
-from ursa.register.decide import AUXILIARY_KEY, NODES_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary_text, workers_text
 
 
 @dataclass(frozen=True, slots=True)

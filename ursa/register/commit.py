@@ -52,24 +52,25 @@ def register_all(catalog: Catalog, wanted: Sequence[Registration]) -> list[Regis
     then nothing of that recording is visible.
     """
     outcomes: dict[int, Registered | UrsaError] = {}
-    before_flip: dict[int, Registered] = {}
+    committed: dict[int, Registered] = {}
     with catalog.lock:
         for _ in range(_ROUNDS):
             group = _without_doubles({i: item for i, item in enumerate(wanted) if i not in outcomes})
             if not group:
                 break
-            done = _attempt(catalog, group)
+            done = _attempt(catalog, group, committed)
             if catalog.follow_pointer():
                 # What was committed may have come too late for the rebuild: ask the catalog that is live now.
-                before_flip |= {i: outcome for i, outcome in done.items() if isinstance(outcome, Registered)}
                 done = {i: outcome for i, outcome in done.items() if isinstance(outcome, UrsaError)}
-            outcomes |= {i: _after_flip(outcome, before_flip.get(i)) for i, outcome in done.items()}
+            outcomes |= {i: _after_flip(outcome, committed.get(i)) for i, outcome in done.items()}
     return [outcomes.get(i) or _outrun(item) for i, item in enumerate(wanted)]
 
 
-def _attempt(catalog: Catalog, group: Mapping[int, Registration]) -> Mapping[int, Registered | UrsaError]:
+def _attempt(
+    catalog: Catalog, group: Mapping[int, Registration], committed: dict[int, Registered]
+) -> Mapping[int, Registered | UrsaError]:
     try:
-        return catalog.write(lambda: _Round(catalog, group).run())
+        return catalog.write(lambda: _Round(catalog, group, committed).run())
     except UrsaError as error:
         return dict.fromkeys(group, error)
 
@@ -99,11 +100,15 @@ def _without_doubles(wanted: Mapping[int, Registration]) -> dict[int, Registrati
 
 
 class _Round:
-    """One attempt at a group: whoever is overtaken meanwhile has no outcome, and comes again in the next round."""
+    """One attempt at a group: whoever is overtaken meanwhile has no outcome, and comes again in the next round.
 
-    def __init__(self, catalog: Catalog, wanted: Mapping[int, Registration]) -> None:
+    ``committed`` gets every member whose recording's row is written, also where a rebuild's freeze ends the attempt.
+    """
+
+    def __init__(self, catalog: Catalog, wanted: Mapping[int, Registration], committed: dict[int, Registered]) -> None:
         self.catalog = catalog
         self.wanted = wanted
+        self.committed = committed
         self.operation_id = uuid.uuid4().hex
         self.decided: dict[int, Decision] = {}
         self.outcomes: dict[int, Registered | UrsaError] = {}
@@ -187,7 +192,9 @@ class _Round:
 
         if members:
             catalog.recordings.compare_and_swap(change)
-            self.outcomes |= {i: Registered(self.decided[i].row, self.decided[i].action) for i in written}
+            done = {i: Registered(self.decided[i].row, self.decided[i].action) for i in written}
+            self.outcomes |= done
+            self.committed |= done
 
     def _modalities(self) -> dict[_Key, tuple[ModalityRow, int]]:
         """The modality rows to write, with the member that each belongs to."""

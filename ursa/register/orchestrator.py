@@ -14,13 +14,14 @@ from datetime import datetime
 from pathlib import Path
 
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.metadata import REGISTERED_AT_KEY
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import FileChangedError, MissingFilesError, ObjectConflictError
 from ursa.events import UploadCallback
 from ursa.manifest import shown
 from ursa.recording import clean_participant, scan_recording
 from ursa.register.build import Contents, Registration, registration
-from ursa.register.decide import REGISTERED_AT_KEY, Decision, decide, identify
+from ursa.register.decide import Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
 from ursa.register.planning import (
     Context,

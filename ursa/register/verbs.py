@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
+from ursa.catalog.metadata import REGISTERED_AT_KEY, WORKERS_KEY, workers_of
+from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import Change
 from ursa.catalog.where import any_of, literal
 from ursa.errors import (
@@ -25,7 +26,7 @@ from ursa.manifest import shown
 from ursa.manifest.hashing import is_sha256
 from ursa.policies import ModalityOnConflict, OnConflict
 from ursa.recording import clean_participant
-from ursa.register.decide import REGISTERED_AT_KEY, WORKERS_KEY, identify, workers_of
+from ursa.register.decide import identify
 from ursa.register.files import prove_files
 from ursa.store import Store
 
@@ -128,20 +129,26 @@ def register_recording(catalog: Catalog, wanted: Given, policy: OnConflict) -> R
     """Make a recording's row, or treat the one that is there as ``policy`` says; returns it as it is now."""
     outcome: list[RecordingRow] = []
 
-    def change() -> Change[RecordingRow] | None:
+    def change(after_flip: bool) -> Change[RecordingRow] | None:
         rows = catalog.lookup(rec_id=wanted.rec_id, recording_hash=wanted.recording_hash)
         named_id = wanted.metadata.get(REC_ID_KEY)
         own = next((row for row in rows if row.recording_hash == wanted.recording_hash), None)
         if named_id is not None or own is None:
             own = identify(rows, wanted.rec_id, wanted.recording_hash)
-        row = wanted.row(catalog.home.author.by) if own is None else apply(own, wanted, policy)
+        if own is None:
+            row = wanted.row(catalog.home.author.by)
+        elif after_flip and policy is OnConflict.ERROR:
+            # The rebuild had taken our row over already.
+            row = own
+        else:
+            row = apply(own, wanted, policy)
         outcome[:] = [row]
         if row == own:
             return None
         replacing = None if own is None else f"rec_id = {literal(row.rec_id)}"
         return Change([row], replacing, f"register_recording:{policy}")
 
-    return _written(catalog, lambda: catalog.recordings.compare_and_swap(change), outcome)
+    return _written(catalog, lambda after: catalog.recordings.compare_and_swap(lambda: change(after)), outcome)
 
 
 def register_modality(
@@ -166,19 +173,23 @@ def register_modality(
     )
     outcome: list[ModalityRow] = []
 
-    def change() -> Change[ModalityRow]:
-        there = _refuse_existing(catalog, recording, row, policy)
+    def change(after_flip: bool) -> Change[ModalityRow] | None:
+        there = _existing(catalog, recording, row)
         outcome[:] = [row]
+        if there and after_flip and {_gist(file) for file in there.files} == {_gist(file) for file in row.files}:
+            # The rebuild had taken our row over already.
+            return None
+        _refuse_existing(catalog, recording, row, policy)
         predicate = (
             f"recording_hash = {literal(row.recording_hash)} AND modality = {literal(row.modality)}"
             f" AND worker_id = {literal(row.worker_id)}"
         )
         return Change([row], predicate if there else None, f"register_modality:{policy}")
 
-    def write() -> None:
+    def write(after_flip: bool) -> None:
         # The recording first, as in any merge: it then says that this worker is a part of it.
         catalog.recordings.compare_and_swap(lambda: _cover(catalog, row))
-        catalog.modalities.compare_and_swap(change)
+        catalog.modalities.compare_and_swap(lambda: change(after_flip))
 
     return _written(catalog, write, outcome)
 
@@ -196,16 +207,19 @@ def register_participant(catalog: Catalog, display_name: str, key: str | None) -
         outcome[:] = there[:1] or [wanted]
         return None if there else Change([wanted], None, "register_participant")
 
-    return _written(catalog, lambda: catalog.participants.compare_and_swap(change), outcome)
+    return _written(catalog, lambda _after: catalog.participants.compare_and_swap(change), outcome)
 
 
-def _written(catalog: Catalog, write: Callable[[], object], outcome: list[R]) -> R:
-    """Write, follow a rebuild's flip, and write again where it came in between; returns the row."""
+def _written(catalog: Catalog, write: Callable[[bool], object], outcome: list[R]) -> R:
+    """Write, follow a rebuild's flip, and write again where it came in between; returns the row.
+
+    ``write`` is told whether it has written before the flip: the row that it then finds may be its own.
+    """
     with catalog.lock:
         catalog.refresh()
-        catalog.write(write)
+        catalog.write(lambda: write(False))
         if catalog.follow_pointer():
-            catalog.write(write)
+            catalog.write(lambda: write(True))
     return outcome[0]
 
 
@@ -225,12 +239,20 @@ def _cover(catalog: Catalog, modality: ModalityRow) -> Change[RecordingRow] | No
     return Change([replace(own, metadata=metadata)], f"rec_id = {literal(own.rec_id)}", "register_modality:recording")
 
 
-def _refuse_existing(
-    catalog: Catalog, recording: RecordingRow, wanted: ModalityRow, policy: ModalityOnConflict
-) -> ModalityRow | None:
+def _existing(catalog: Catalog, recording: RecordingRow, wanted: ModalityRow) -> ModalityRow | None:
     key = (wanted.modality, wanted.worker_id)
     rows = catalog.modalities_for([recording])
-    there = next((row for row in rows if (row.modality, row.worker_id) == key), None)
+    return next((row for row in rows if (row.modality, row.worker_id) == key), None)
+
+
+def _gist(file: FileRow) -> tuple[str, int]:
+    return file.key, file.size_bytes
+
+
+def _refuse_existing(
+    catalog: Catalog, recording: RecordingRow, wanted: ModalityRow, policy: ModalityOnConflict
+) -> None:
+    there = _existing(catalog, recording, wanted)
     if there is not None and policy is ModalityOnConflict.ERROR:
         raise ConflictError(
             f"{recording.rec_id} has a row for {wanted.name} already",
@@ -238,7 +260,6 @@ def _refuse_existing(
             rec_id=recording.rec_id,
             paths=tuple(file.path for file in there.files),
         )
-    return there
 
 
 def _refuse_other_fields(existing: RecordingRow, wanted: Given) -> None:

@@ -29,7 +29,7 @@ def verify(
         Level, typer.Option(help="head: size and ETag; checksum: also stored checksums; full: read every byte.")
     ] = Level.CHECKSUM,
     subset: Annotated[
-        str | None, typer.Option(metavar="PART", help="Of each recording's files: 2/7, 5% or 10G.")
+        str | None, typer.Option(metavar="PART", help="Of all these files: 2/7, 5% or 10G.")
     ] = None,
 ) -> None:
     """Compare what the catalog says with what the bucket holds, and with the disk where a directory is given.
