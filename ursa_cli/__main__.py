@@ -14,13 +14,15 @@ def main() -> None:
         reply = answer(os.environ)
         if reply is not None:
             sys.exit(reply.print())
+    from ursa_cli import streams
+
+    streams.steady()
     from ursa_cli.app import run
 
     code = run()
     if code == 130:
         # What was in flight has had its time; a thread that hangs in a request must not hold the exit.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush()
         os._exit(code)
     sys.exit(code)
 

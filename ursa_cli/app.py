@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ursa_cli import streams
 from ursa_cli.commands import COMMANDS
 
 EPILOG = """
@@ -91,30 +91,36 @@ def _root(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Every error ends here, in words on stderr."""
+    code = _run(arguments)
+    streams.flush()
+    lost = streams.output_failure()
+    if lost is None:
+        return code
+    # Only what was printed is lost: the streams let the run itself go on.
+    done = "; what was asked for is done all the same" if code == 0 else ""
+    print(f"ursa: can't write the output: {lost}{done}", file=sys.stderr)
+    return code or 1
+
+
+def _run(arguments: list[str] | None) -> int:
     from ursa.errors import UrsaError
 
     try:
         result = app(args=arguments, prog_name="ursa", standalone_mode=False)
-        sys.stdout.flush()
     except UrsaError as error:
         from ursa_cli.render import print_error
 
         print_error(error)
         return error.exit_code
-    except BrokenPipeError:
-        # The reader (`head`, a pager) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             return _other(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(
-            f"ursa: can't write the output: {error.strerror}; what was asked for may be done all the same",
-            file=sys.stderr,
-        )
+        from ursa_cli.render import plain
+
+        where = f" {plain(error.filename)}" if error.filename else ""
+        print(f"ursa: can't write{where}: {error.strerror}; what was finished before stands", file=sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001  (a usage error of typer's, or a bug of ours: both are told apart below)
         return _other(error)

@@ -31,7 +31,10 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "verbose": (Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens, on stderr.")], False),
     "log_file": (
         Annotated[
-            Path | None, typer.Option("--log-file", metavar="PATH", help="Append a log of the run to this file.")
+            Path | None,
+            typer.Option(
+                "--log-file", metavar="PATH", help="Append a log of the run to this file (10 MiB, 5 older ones)."
+            ),
         ],
         None,
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -11,10 +10,24 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ursa.errors import InterruptedRunError
+from ursa_cli import streams
+
 if TYPE_CHECKING:
     from ursa import DataInterface
+    from ursa_cli.logs import RunLog
     from ursa_cli.progress import Bars
     from ursa_cli.render import Printer
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def interrupted() -> InterruptedRunError:
+    """What a run that was asked to stop says."""
+    return InterruptedRunError(
+        "interrupted: nothing that was in flight is registered; what was finished before stands",
+        hint="What has arrived stays. Run the same command again: it goes on from there.",
+    )
 
 
 class Session:
@@ -42,11 +55,17 @@ class Session:
         self.no_color = no_color or bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
         self.out: Printer = Printer(json=json, quiet=quiet, color=not self.no_color)
         self._opened: list[DataInterface] = []
+        self._log: RunLog | None = None
 
     def data(self, *, writes: tuple[str, ...] = (), **settings: Any) -> DataInterface:
-        """The data interface of the chosen profile, with these roles enabled."""
+        """The data interface of the chosen profile, with these roles enabled. The log file begins here.
+
+        Raises:
+            ConfigError, UsageError: also where --log-file names what can be no file.
+        """
         from ursa import DataInterface
 
+        self._start_log_file()
         data = DataInterface(self.profile, self.config, **settings)
         if writes:
             data.enable_writes(roles=writes)
@@ -70,56 +89,37 @@ class Session:
         remember(self.profile, rec_ids)
 
     def __enter__(self) -> Session:
-        self._start_logging()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # A parent that ignores SIGINT (nohup, some crons) wants it ignored.
+        if self.verbose:
+            from ursa_cli.logs import start_stderr
+
+            start_stderr()
+        for number in _STOPPING:
+            # A parent that ignores a signal (nohup, some crons) wants it ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            from ursa.errors import InterruptedRunError
-
-            raise InterruptedRunError(
-                "interrupted: nothing that was in flight is registered; what was finished before stands",
-                hint="What has arrived stays. Run the same command again: it goes on from there.",
-            ) from None
-        del kind
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        told = interrupted() if isinstance(error, KeyboardInterrupt) else error
+        if self._log is not None:
+            self._log.end(told)
+        if told is not None and told is not error:
+            raise told from None
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        # The next one ends the process at once, whatever this thread is in: to a shell that is 130 as well.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        # The next one ends the process at once, whatever this thread is in: to a shell that is 130 as well. Not so a
+        # closed terminal, which hangs up twice (the shell, then the kernel): nobody insists there.
+        for number in _STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
         # Beside the exception, which reaches only this thread, and may be lost in code that is not ours.
         for data in self._opened:
             threading.Thread(target=data.stop, daemon=True).start()
-        print("\nursa: stopping, what is in flight may end; once more to stop at once", file=sys.stderr, flush=True)
+        streams.warn("\nursa: stopping, what is in flight may end; once more to stop at once")
         raise KeyboardInterrupt
 
-    def _start_logging(self) -> None:
-        handlers: list[logging.Handler] = []
-        if self.verbose:
-            handlers.append(logging.StreamHandler(sys.stderr))
-        if self.log_file is not None:
-            from ursa.errors import UsageError
+    def _start_log_file(self) -> None:
+        if self.log_file is not None and self._log is None:
+            from ursa_cli.logs import RunLog
 
-            try:
-                self.log_file.parent.mkdir(parents=True, exist_ok=True)
-                handlers.append(logging.FileHandler(self.log_file, encoding="utf-8"))
-            except OSError as error:
-                raise UsageError(f"can't write the log file {self.log_file}: {error.strerror}") from None
-        logger = logging.getLogger("ursa")
-        logger.setLevel(logging.INFO if handlers else logging.WARNING)
-        for handler in handlers:
-            handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
-            logger.addHandler(handler)
-
-
-class _OneLine(logging.Formatter):
-    """Names from files never reach a log as control characters."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        from ursa_cli.render import plain
-
-        return plain(super().format(record))
+            self._log = RunLog(self.log_file, profile=self.profile)
