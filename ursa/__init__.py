@@ -12,9 +12,12 @@ __version__ = "0.3.0"
 if TYPE_CHECKING:
     from ursa.batch.estimate import Estimate
     from ursa.batch.run import BatchRun
+    from ursa.catalog.compact import CompactResult
+    from ursa.catalog.history import Operation
     from ursa.catalog.overview import RecordingOverview
     from ursa.catalog.query import QueryResult
     from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
+    from ursa.catalog.undo import UndoPlan
     from ursa.doctor import ProbeResult, Status, diagnose
     from ursa.errors import (
         ChecksumMismatchError,
@@ -86,6 +89,9 @@ _HOMES = {
     "ursa.register.results": ("IngestPlan", "IngestResult"),
     "ursa.register.several": ("Outcome",),
     "ursa.catalog.overview": ("RecordingOverview",),
+    "ursa.catalog.compact": ("CompactResult",),
+    "ursa.catalog.history": ("Operation",),
+    "ursa.catalog.undo": ("UndoPlan",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -96,6 +102,7 @@ __all__ = [
     "BatchRun",
     "BucketPlan",
     "ChecksumMismatchError",
+    "CompactResult",
     "ConfigError",
     "ConflictError",
     "CredentialsError",
@@ -123,6 +130,7 @@ __all__ = [
     "ObjectConflictError",
     "OnConflict",
     "OnFailure",
+    "Operation",
     "Outcome",
     "ParticipantRow",
     "ParticipantsOverview",
@@ -137,6 +145,7 @@ __all__ = [
     "RecordingRow",
     "Status",
     "StorageError",
+    "UndoPlan",
     "UploadProgress",
     "UrsaError",
     "UsageError",

@@ -13,14 +13,18 @@ from typing import Any
 
 from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
-from ursa.batch.run import BatchOptions, BatchRun, Standing, Verbs
+from ursa.batch.manifests import check_manifests
+from ursa.batch.run import BatchOptions, BatchRun, Standing, Stopped, Verbs, stop_if
+from ursa.catalog.compact import CompactResult, compact
+from ursa.catalog.history import Operation, history
 from ursa.catalog.metadata import auxiliary
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
+from ursa.catalog.undo import UndoPlan, plan_undo, undo
 from ursa.doctor import ProbeResult, diagnose
-from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
-from ursa.events import DownloadCallback, HashCallback, UploadCallback
+from ursa.errors import ManifestNotFoundError, RecordingExistsError, UrsaError, UsageError
+from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
 from ursa.fetch import DownloadResult, fetch
 from ursa.parallel import RemoteCall, by_executor, unordered
 from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
@@ -273,18 +277,39 @@ class DataInterface(Access):
         )
         rows = Options(overwrite=options.existing is Existing.OVERWRITE)
 
-        def ingest(rec_dir: Path, standing: Standing | None) -> IngestResult | IngestPlan:
+        def ingest(rec_dir: Path, standing: Standing | None, stopped: Stopped) -> IngestResult | IngestPlan:
             name = read_participant(rec_dir) if os.path.isdir(rec_dir) else None  # noqa: PTH112
             request = self._request(rec_dir / MANIFEST_NAME, rec_dir, name, rows)
             with self._running() as stop:
+                # Whoever stopped the run before this switch was there has not reached it.
+                if stopped():
+                    raise KeyboardInterrupt
                 known = replace(request, standing=standing or (None, ()))
-                if dry_run:
-                    told = Progress(request.local.rec_id, progress)
-                    return orchestrator.make_plan(self._services(stop), known, told)
-                return orchestrator.ingest(self._services(stop), known, progress)
+                services = self._services(stop)
+                try:
+                    if dry_run:
+                        return orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
+                    return orchestrator.ingest(services, known, told)
+                except RecordingExistsError:
+                    check_manifests(services, request.local, standing)
+                    raise
 
-        verbs_of_it = Verbs(ingest, self.reconstruct_dir, self._catalog.registered, self.stop, self._catalog.maintain)
-        return BatchRun(found, verbs_of_it, options)
+        def told(event: UploadProgress) -> None:
+            if progress is not None:
+                run.tell(progress, event)
+
+        def reconstruct_first(rec_dir: Path, stopped: Stopped) -> object:
+            return self.reconstruct_dir(rec_dir, progress=lambda _event: stop_if(stopped()))
+
+        verbs_of_it = Verbs(
+            ingest,
+            reconstruct_first,
+            lambda rec_ids: self._catalog.registered(rec_ids),
+            self.stop,
+            lambda: self._catalog.maintain(),
+        )
+        run = BatchRun(found, verbs_of_it, options)
+        return run
 
     def ingest_from_r2(
         self,
@@ -665,6 +690,39 @@ class DataInterface(Access):
     def catalog_location(self) -> dict[str, str]:
         """Table name → URI, as deltalake, DuckDB and Polars take it."""
         return self._catalog.locations()
+
+    def catalog_history(self, limit: int | None = None, since: datetime | None = None) -> list[Operation]:
+        """Who did what when, newest first: at most ``limit`` operations, none that ended before ``since``."""
+        return history(self._catalog, limit, since)
+
+    def undo(self, to: str | UndoPlan, dry_run: bool = False) -> UndoPlan:
+        """Restore all three tables to just after an operation; returns what that does. Needs ``assets_rw``.
+
+        Args:
+            to: an operation's id or a unique prefix of it, or the plan that a ``dry_run`` returned.
+            dry_run: only plan; needs no ``enable_writes``.
+
+        Raises:
+            UsageError: no operation has that id, or several have.
+            StorageError: somebody has written since the plan was made, a rebuild is under way, or the operation is
+                older than what the catalog keeps (90 days).
+            WritesNotEnabledError, CredentialsError, ConfigError.
+        """
+        if not dry_run:
+            self._require("assets_rw", "undo")
+        plan = to if isinstance(to, UndoPlan) else plan_undo(self._catalog, to)
+        if not dry_run:
+            undo(self._catalog, plan)
+        return plan
+
+    def compact_catalog(self, dry_run: bool = False) -> CompactResult:
+        """Merge and sort the tables' files, remove what dead runs left, vacuum what is past 90 days.
+
+        Needs ``assets_rw`` unless it is a ``dry_run``. Others may read and write meanwhile. Raises ``StorageError``.
+        """
+        if not dry_run:
+            self._require("assets_rw", "compact_catalog")
+        return compact(self._catalog, dry_run=dry_run)
 
     def _request(
         self, manifest_path: Path | str | None, source_dir: Path | str, participant: str | None, options: Options

@@ -108,9 +108,8 @@ class _GroupCommit:
     def _new_participants(self) -> list[ParticipantRow]:
         """Rows for ids that have none, of recordings that still need them."""
         names: dict[str, str] = {}
-        for rec_id in sorted({row.rec_id for row in self._open()} | self._to_name()):
-            item = self.group[rec_id]
-            names.setdefault(self._id_of(rec_id), item.name or "")
+        for rec_id in sorted({row.rec_id for row in self._open()} | self._naming()):
+            names.setdefault(self._id_of(rec_id), self.group[rec_id].name or "")
         there = {row.participant_id for row in self.catalog.participants.select(any_of("participant_id", names))}
         now = datetime.now(UTC)
         return [ParticipantRow(key, name, now) for key, name in names.items() if key not in there]
@@ -123,9 +122,9 @@ class _GroupCommit:
         taken = {row.rec_id for row in rows if row.participant_ids}
         return [row for row in rows if self.group[row.rec_id].state is State.ATTACH and row.rec_id not in taken]
 
-    def _to_name(self) -> set[str]:
-        named = {rec_id for rec_id in self.seen if self.group[rec_id].state is State.NAME}
-        return {rec_id for rec_id in named if self._id_of(rec_id) in self.seen[rec_id]}
+    def _naming(self) -> set[str]:
+        """Recordings that name the id already: planned so, or by us, before a rebuild took the row over."""
+        return {rec_id for rec_id, ids in self.seen.items() if self._id_of(rec_id) in ids}
 
     def _id_of(self, rec_id: str) -> str:
         found = self.group[rec_id].participant_id

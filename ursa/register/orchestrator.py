@@ -7,8 +7,9 @@ manifest last, 7 prove and write the rows, the recording's row last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import REGISTERED_AT_KEY
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import FileChangedError, MissingFilesError, ObjectConflictError
+from ursa.errors import FileChangedError, MissingFilesError, ObjectConflictError, UrsaError
 from ursa.events import UploadCallback
 from ursa.manifest import shown
 from ursa.recording import clean_participant, scan_recording
@@ -27,6 +28,7 @@ from ursa.register.planning import (
     Context,
     Listing,
     Options,
+    auxiliary_hashes,
     existing_hashes,
     find_missing,
     plan_files,
@@ -90,10 +92,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     local = request.local
     context = Context(services.raw, services.engine, services.stop, request.options, progress.checked)
     prefix = f"{services.raw_prefix}{local.rec_id}/"
+    # A batch knows that it is registered: then most often nothing is new, and the bucket need not be asked.
+    known = bool(request.standing and request.standing[0])
     with ThreadPoolExecutor(1) as beside:
-        objects = beside.submit(lambda: list(services.raw.list(prefix)))
+        objects = None if known else beside.submit(lambda: list(services.raw.list(prefix)))
         standing = _standing(services.catalog, request, context)
-        listing = Listing(prefix, objects.result())
+        listing = Listing(prefix, objects.result() if objects else services.raw.list(prefix))
     progress.expect(sum(file.size_bytes for file in local.scan.files if listing.get(file.path) is None))
     in_bucket, absent = find_missing(local, listing, context, standing.registered)
     files = plan_files(local, listing, context, registered=standing.registered, hashes=standing.hashes)
@@ -124,10 +128,11 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     before = services.counter.snapshot()
     plan = make_plan(services, request, progress)
     progress.planned(plan)
-    done = _send(services, plan.files, progress)
     warnings = list(plan.warnings)
-    progress.phase("sidecars")
-    sent_sidecars = _send_sidecars(services, plan, progress, warnings)
+    with _counting(plan, progress):
+        done = _send(services, plan.files, progress)
+        progress.phase("sidecars")
+        sent_sidecars = _send_sidecars(services, plan, progress, warnings)
     progress.phase("prove")
     files = _prove(services, plan, _file_rows(services.raw, plan, done), sent_sidecars)
     _check_directory(local, services.raw_prefix)
@@ -155,6 +160,19 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     )
 
 
+@contextmanager
+def _counting(plan: IngestPlan, progress: Progress) -> Iterator[None]:
+    """An error on the way says how much of the recording is in the bucket already: a re-run skips that."""
+    try:
+        yield
+    except UrsaError as error:
+        total = plan.files_skipped + len(plan.sends)
+        there = plan.files_skipped + progress.files_done
+        told = f"{there} of its {total} files are in the bucket and will be skipped."
+        error.hint = f"{error.hint or 'Nothing was registered.'} {told}"
+        raise
+
+
 def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing:
     """Step 2: a conflict is found before a byte moves."""
     local = request.local
@@ -171,6 +189,7 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     hashes: Mapping[str, str] = {}
     if existing and not request.options.overwrite:
         hashes = existing_hashes(local, registered, lambda item: _registered_at(existing, item), context)
+        hashes = {**hashes, **auxiliary_hashes(local, existing, context)}
     ours = _on_disk(request, hashes)
     row = ours.recording(stated or "")
     decision = decide(existing, registered, row, ours.modalities, overwrite=request.options.overwrite)
@@ -350,7 +369,7 @@ def _on_disk(request: Request, hashes: Mapping[str, str]) -> Contents:
         sha256 = hashes.get(file.path) or local.stated_sha256(file.path)
         workers.setdefault(file.worker, []).append(FileRow(file.path, "", file.size_bytes, sha256))
     auxiliary: dict[str, list[int | str | None]] = {
-        file.path: [file.size_bytes, local.stated_sha256(file.path)]
+        file.path: [file.size_bytes, hashes.get(file.path) or local.stated_sha256(file.path)]
         for file in local.data_files
         if file.kind == "auxiliary"
     }

@@ -95,7 +95,7 @@ class BackfillPlan:
 
     def count(self, state: State) -> int:
         """How many recordings are in this state."""
-        return sum(item.state is state for item in self.items)
+        return sum(item.state == state for item in self.items)
 
     @property
     def to_write(self) -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from ursa.catalog.rows import FileRow, ModalityRow
+from ursa.catalog.metadata import auxiliary
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import ChecksumMismatchError, InvalidRecordingError, MissingFilesError, UrsaError, named
 from ursa.manifest import FileEntry, parse_manifest, shown
 from ursa.recording import LocalFile, ManifestSource, parse_participant
@@ -378,3 +379,17 @@ def existing_hashes(
         else:
             measure.append(file)
     return known | hash_local(context, measure)
+
+
+def auxiliary_hashes(local: LocalRecording, existing: RecordingRow, context: Context) -> dict[str, str]:
+    """The same for files outside of worker directories, whose sizes and sha256s are in the recording's row."""
+    at = existing.registered_at.timestamp() if existing.registered_at else float("-inf")
+    there = auxiliary(existing)
+    same = [
+        file
+        for file in local.data_files
+        if file.kind == "auxiliary" and there.get(file.path, [None])[0] == file.size_bytes
+    ]
+    rows = {file.path: there[file.path][1] for file in same if file.mtime_ns / 1e9 <= at}
+    known = {path: sha256 for path, sha256 in rows.items() if isinstance(sha256, str)}
+    return known | hash_local(context, [file for file in same if file.path not in known])

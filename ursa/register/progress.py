@@ -39,6 +39,11 @@ class Progress:
         """Since the start."""
         return self._now() - self._started
 
+    @property
+    def files_done(self) -> int:
+        """Files that have been sent."""
+        return self._files_done
+
     def checked(self, path: str, size_bytes: int) -> None:
         """A file was read and compared while planning."""
         self._tell("plan", path, size_bytes, size_bytes)
