@@ -18,12 +18,14 @@ Start here:
 
 \b
   ursa ingest REC_DIR --profile local    into a directory on this machine
+  ursa batch ROOT --profile local        everything below a NAS or a drive
   ursa config init                       set up R2
   ursa COMMAND --help                    options, examples and exit status
 
 \b
-Exit status: 0 done, 1 failed, 2 usage or configuration, 4 credentials,
-5 conflict or already registered, 6 bytes missing or different, 130 interrupted.
+Exit status: 0 done, 1 failed, 2 usage or configuration, 3 some of a batch
+failed, 4 credentials, 5 conflict or already registered, 6 bytes missing or
+different, 11 another batch holds the lock, 130 interrupted.
 """
 
 

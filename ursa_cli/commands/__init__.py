@@ -18,7 +18,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "ingest": Entry("Upload recordings, prove that they arrived, register them."),
-    "batch": Entry("Ingest every recording below a NAS or USB drive; made for cron."),
+    "batch": Entry("Ingest everything below a NAS or USB drive; for cron."),
     "ingest-r2": Entry("Register recordings whose bytes are in the bucket already."),
     "reconstruct": Entry("Make the manifest of recordings that have none."),
     "ls": Entry("List recordings in the catalog."),
@@ -27,13 +27,13 @@ COMMANDS = {
     "verify": Entry("Compare catalog, bucket and disk, file by file.", recordings=True),
     "gc-uploads": Entry("List or abort uploads that nobody completed."),
     "participants": Entry(
-        "List participants, or attach names that the bucket knows.", subcommands=("list", "backfill")
+        "List participants, or attach names from the bucket.", subcommands=("list", "backfill")
     ),
     "catalog": Entry(
         "Make, look into, mend and rebuild the catalog.",
         subcommands=("init", "location", "history", "undo", "rebuild", "compact"),
     ),
-    "doctor": Entry("Probe config, credentials, buckets, clock, catalog and disks."),
+    "doctor": Entry("Probe config, credentials, buckets, clock and disks."),
     "schedule": Entry(
         "Print a cron, systemd or launchd unit for a nightly batch.", subcommands=("cron", "systemd", "launchd")
     ),
