@@ -26,6 +26,11 @@ EXAMPLES = Path(__file__).parent.parent / "examples" / "recordings"
 PRIVATE = ("AWS_", "OP_", "URSA_", "XDG_")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--refresh-golden``: write the golden outputs anew."""
+    parser.addoption("--refresh-golden", action="store_true", help="write tests/golden/outputs anew")
+
+
 @dataclass(frozen=True)
 class Buckets:
     """A server and two fresh buckets on it."""

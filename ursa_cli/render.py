@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -49,7 +51,8 @@ class Printer:
     def note(self, text: str) -> None:
         """A remark that is not the result."""
         if not self.quiet:
-            print(_encodable(plain(text), sys.stderr), file=sys.stderr)
+            indent = " " * (len(text) - len(text.lstrip(" ")))
+            print(_encodable(wrapped(plain(text), indent, sys.stderr), sys.stderr), file=sys.stderr)
 
     def record(self, kind: str, /, **fields: Any) -> None:
         """A JSON line."""
@@ -58,22 +61,69 @@ class Printer:
             print(json.dumps(content, default=_jsonable, ensure_ascii=True))
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Columns, left-aligned; numbers to the right."""
+        """Columns, left-aligned. On a terminal that is too narrow the widest are cut, but never the first;
+        in a pipe nothing is."""
         cells = [[plain(cell) for cell in row] for row in rows]
         widths = [max(_width(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
-        head = "  ".join(name.ljust(width) for name, width in zip(headers, widths, strict=True)).rstrip()
+        columns = _columns(sys.stdout)
+        widths = _fitted(widths, [len(name) for name in headers], columns) if columns else widths
         if not self.json and not self.quiet:
+            head = "  ".join(_padded(name, width) for name, width in zip(headers, widths, strict=True)).rstrip()
             print(f"\x1b[1m{head}\x1b[0m" if self.color else head)
             for row in cells:
-                padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+                padded = (_padded(cell, width) for cell, width in zip(row, widths, strict=True))
                 print(_encodable("  ".join(padded).rstrip()))
+
+
+_NARROWEST = 8
+
+
+def _columns(stream: Any) -> int | None:
+    """How wide the terminal is; None where the stream is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def _fitted(widths: Sequence[int], least: Sequence[int], columns: int) -> list[int]:
+    """Widths that fit beside each other, taken from the widest first; too wide still where the least don't fit.
+
+    The first column is what a person copies: it stays whole.
+    """
+    fitted = list(widths)
+    while len(fitted) > 1 and sum(fitted) + 2 * (len(fitted) - 1) > columns:
+        widest = max(range(1, len(fitted)), key=lambda i: fitted[i] - max(least[i], _NARROWEST))
+        if fitted[widest] <= max(least[widest], _NARROWEST):
+            break
+        fitted[widest] -= 1
+    return fitted
+
+
+def _padded(cell: str, width: int) -> str:
+    """A cell of exactly this width; what doesn't fit ends in an ellipsis."""
+    if _width(cell) > width:
+        kept = ""
+        for char in cell:
+            if _width(kept + char) > width - 1:
+                break
+            kept += char
+        cell = f"{kept}…"
+    return cell + " " * (width - _width(cell))
+
+
+def wrapped(text: str, indent: str, stream: Any) -> str:
+    """For people: broken at spaces to the terminal's width, the next lines indented. In a pipe, as it is."""
+    columns = _columns(stream)
+    if not columns:
+        return text
+    lines = textwrap.wrap(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines) or text
 
 
 def print_error(error: UrsaError) -> None:
     """An error as an admin reads it: what, why, and what to type next."""
-    print(_encodable(f"ursa: {type(error).__name__}: {plain(error.message)}", sys.stderr), file=sys.stderr)
-    if error.hint:
-        print(_encodable(f"      {plain(error.hint)}", sys.stderr), file=sys.stderr)
+    told = [f"ursa: {type(error).__name__}: {plain(error.message)}"]
+    told += [f"      {plain(error.hint)}"] if error.hint else []
+    for text in told:
+        print(_encodable(wrapped(text, "      ", sys.stderr), sys.stderr), file=sys.stderr)
 
 
 def size(count: int) -> str:
