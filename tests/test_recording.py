@@ -431,7 +431,7 @@ def test_no_manifest(rec: Path, files: dict[str, dict[str, Any]], why: str) -> N
     with pytest.raises(ManifestNotFoundError, match=why) as caught:
         load_manifest(rec)
     assert caught.value.rec_id == REC_ID
-    assert str(rec) in (caught.value.hint or "") and "reconstructed first" in (caught.value.hint or "")
+    assert str(rec) in (caught.value.hint or "") and f"`ursa reconstruct {rec}`" in (caught.value.hint or "")
 
 
 def test_no_such_node_manifest(rec: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 import unicodedata
 from collections import defaultdict
@@ -614,6 +615,6 @@ def _no_manifest(root: Path, rec_id: str, why: str) -> ManifestNotFoundError:
     return ManifestNotFoundError(
         f"{rec_id}: {why}",
         hint=f"Nothing was uploaded. Copy the rig's {MANIFEST_NAME} or {NODE_MANIFESTS_DIR}/ into {shown(str(root), 400)};"
-        " where the rig has none, the manifest has to be reconstructed first.",
+        f" where the rig has none, run `ursa reconstruct {shlex.quote(shown(str(root), 400))}` first.",
         rec_id=rec_id,
     )

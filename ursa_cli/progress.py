@@ -1,86 +1,136 @@
-"""Progress bars subscribed to the library's events; lines where there is no terminal."""
+"""Progress of a run, subscribed to the library's events: bars on a terminal, now and then a line in a pipe, JSON Lines.
+
+Events cost next to nothing: each only replaces the last one of its recording. What is shown is drawn from those a few
+times a second, in one write, however many files there are.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
-from ursa_cli.render import duration, plain, size
+from ursa_cli.progress_state import Event, Moving, Overall, Standing
+from ursa_cli.render import plain
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from ursa.events import DownloadProgress, UploadProgress
+    from ursa.events import DownloadProgress, HashProgress, UploadProgress
+    from ursa_cli.render import Printer
+    from ursa_cli.screen import Screen
 
 _LINE_EVERY_S = 30.0
-_PHASES = {"plan": "checking", "sidecars": "manifest", "prove": "proving", "register": "registering", "done": "done"}
+_JSON_EVERY_S = 1.0
 
 
 class Bars:
-    """A sink for ``UploadProgress`` and ``DownloadProgress``: one bar a recording. Thread-safe."""
+    """A sink for upload, download and hash events, of any number of recordings at once. Thread-safe.
 
-    def __init__(self, *, enabled: bool, lines: bool, color: bool) -> None:
-        self._progress: Progress | None = _rich(color) if enabled else None
+    Args:
+        enabled: bars on stderr; not on a terminal that can't move its cursor.
+        lines: instead of them, a line on stderr every 30 s.
+        printer: where it prints JSON, ``progress`` records go to stdout: each new phase of a recording, and in
+            between at most one a second in all.
+    """
+
+    def __init__(
+        self,
+        *,
+        enabled: bool,
+        lines: bool,
+        color: bool,
+        printer: Printer | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # Reentrant: a signal may come while this thread holds it, and its handler prints.
+        self._lock = threading.RLock()
+        self._now = monotonic
+        self._state = Standing(monotonic)
+        self._printer = printer if printer is not None and printer.json else None
         self._lines = lines
-        self._tasks: dict[str, TaskID] = {}
-        self._lock = threading.Lock()
-        self._told_at = time.monotonic()
+        self._color = color
+        self._draws = enabled and self._printer is None and os.environ.get("TERM") != "dumb"
+        self._screen: Screen | None = None
+        self._told_at = {"line": monotonic(), "json": float("-inf")}
+
+    def expect(self, recordings: int) -> None:
+        """How many recordings there are to do in all."""
+        with self._lock:
+            self._state.expected = recordings
 
     def upload(self, event: UploadProgress) -> None:
-        """An upload's event."""
-        what = _PHASES.get(event.phase) or event.current_file
-        self._show(event.rec_id, what, event.bytes_uploaded, event)
+        """An ingest's event."""
+        self._take(event.rec_id, "upload", event, event.bytes_uploaded, event.resumed_bytes)
 
     def download(self, event: DownloadProgress) -> None:
-        """A download's event."""
-        self._show("download", event.current_file or event.phase, event.bytes_downloaded, event)
+        """A download's event; one download may be of several recordings."""
+        self._take("download", "download", event, event.bytes_downloaded, 0)
+
+    def hash(self, event: HashProgress) -> None:
+        """A reconstruct's or a rebuild's event."""
+        self._take(event.rec_id, "hash", event, event.bytes_done, 0)
+
+    def finished(self, rec_id: str) -> None:
+        """A recording has ended, one way or the other: its bar goes, and it counts as done."""
+        with self._lock:
+            self._state.finish(rec_id)
+
+    @contextmanager
+    def print_above(self) -> Iterator[None]:
+        """What is printed inside, on stdout or stderr, stays above the bars, and no progress line cuts it in two."""
+        with self._lock if self._screen is None else self._screen.away():
+            yield
+
+    def freeze(self) -> None:
+        """No bars any more: the run is being stopped. May be called in the handler of a signal."""
+        if self._screen is not None:
+            self._screen.freeze()
 
     def __enter__(self) -> Bars:
-        if self._progress:
-            self._progress.start()
+        if self._draws:
+            from ursa_cli.screen import Screen
+
+            self._screen = Screen(self._picture, color=self._color)
+            self._screen.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress:
-            self._progress.stop()
+        if self._screen is not None:
+            self._screen.stop()
+            self._screen = None
 
-    def _show(self, name: str, what: str, done: int, event: UploadProgress | DownloadProgress) -> None:
+    def _take(self, name: str, kind: str, event: Event, done: int, resumed: int) -> None:
         with self._lock:
-            if self._progress:
-                self._bar(self._progress, name, what, done, event)
-            elif self._lines and time.monotonic() - self._told_at >= _LINE_EVERY_S:
-                self._told_at = time.monotonic()
-                told = f"{name}: {size(done)} of {size(event.bytes_total)}, {_pace(event)}, {plain(what)}"
-                print(told, file=sys.stderr, flush=True)
+            moving = self._state.take(name, event, done, resumed)
+            if self._printer is not None:
+                self._tell_json(self._printer, kind, moving, event)
+            elif self._lines and self._screen is None and self._due("line", _LINE_EVERY_S):
+                self._tell_line(moving)
 
-    def _bar(
-        self, progress: Progress, name: str, what: str, done: int, event: UploadProgress | DownloadProgress
-    ) -> None:
-        task = self._tasks.get(name)
-        if task is None:
-            task = self._tasks[name] = progress.add_task(name, total=None, what="", pace="")
-        total = event.bytes_total or None
-        progress.update(task, completed=done, total=total, what=plain(what)[-40:], pace=_pace(event))
+    def _due(self, what: str, every_s: float) -> bool:
+        if (now := self._now()) - self._told_at[what] < every_s:
+            return False
+        self._told_at[what] = now
+        return True
 
+    def _tell_json(self, printer: Printer, kind: str, moving: Moving, event: Event) -> None:
+        new, moving.new_phase = moving.new_phase, False
+        if new or self._due("json", _JSON_EVERY_S):
+            # A new phase counts: at most one a second of the others.
+            self._told_at["json"] = self._now()
+            whole = asdict(self._state.overall())
+            printer.record("progress", of=kind, **asdict(event), overall=whole)
+            sys.stdout.flush()
 
-def _pace(event: UploadProgress | DownloadProgress) -> str:
-    left = f", {duration(event.eta_s)} left" if event.eta_s is not None else ""
-    return f"{size(round(event.bytes_per_s))}/s{left}"
+    def _tell_line(self, moving: Moving) -> None:
+        whole = self._state.overall()
+        print(plain(f"{whole.told()}; {moving.told()}"), file=sys.stderr, flush=True)
 
-
-def _rich(color: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    columns: list[Any] = [
-        # markup=False: a name from a file is text, whatever brackets it has.
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        DownloadColumn(binary_units=True),
-        TextColumn("{task.fields[pace]}", markup=False),
-        TextColumn("{task.fields[what]}", markup=False),
-    ]
-    console = Console(stderr=True, no_color=not color)
-    return Progress(*columns, console=console, transient=True, expand=True, refresh_per_second=8)
+    def _picture(self) -> tuple[Overall, list[Moving]]:
+        with self._lock:
+            moving = [replace(each, large=dict(each.large)) for each in self._state.in_flight()]
+            return self._state.overall(), moving

@@ -295,8 +295,8 @@ PARTICIPANTS = [
     Case("participant_option_lines", recording, ("participant", "line"), args=("--participant", "Aria\nLin")),
 ]
 SYNTAX = [
-    Case("no_manifest", lambda root: recording(root, manifest=False), (REC, "manifest", "reconstructed first")),
-    Case("placeholder", fields(files=[]), (REC, "placeholder", "reconstructed first")),
+    Case("no_manifest", lambda root: recording(root, manifest=False), (REC, "manifest", "ursa reconstruct")),
+    Case("placeholder", fields(files=[]), (REC, "placeholder", "ursa reconstruct")),
     Case("json_empty", text(""), ("manifest.json", "empty")),
     Case("json_not_utf8", text(b'{"a": "\xff"}'), ("manifest.json", "UTF-8")),
     Case("json_utf16", text(WHOLE.encode("utf-16")), ("manifest.json", "UTF-8")),
@@ -392,7 +392,7 @@ NODES = [
     Case(
         "node_placeholders",
         lambda root: (write_node_manifest(d := recording(root, manifest=False), "a", []), d)[1],
-        (REC, "reconstructed first"),
+        (REC, "ursa reconstruct"),
     ),
 ]
 BYTES = [

@@ -66,7 +66,9 @@ def merge_manifests(manifests: Mapping[str, Manifest], *, rig_timezone: str | No
     """
     if not manifests:
         raise ManifestNotFoundError(
-            "there is no node manifest to merge", hint="Copy the nodes' manifests from the rig into _node_manifests/."
+            "there is no node manifest to merge",
+            hint="Copy the nodes' manifests from the rig into _node_manifests/; where the rig has none, run"
+            " `ursa reconstruct REC_DIR` first.",
         )
     everyone = sorted((_half(source, m) for source, m in manifests.items()), key=lambda half: (half.host, half.source))
     halves = [half for half in everyone if not half.manifest.is_placeholder]

@@ -25,7 +25,10 @@ MAX_DEPTH = 100
 
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_HINT = "Nothing was uploaded. Copy the manifest from the rig again, then run the same command."
+_HINT = (
+    "Nothing was uploaded. Copy the manifest from the rig again, then run the same command; where the rig has no better one,"
+    " move it away and run `ursa reconstruct REC_DIR` first."
+)
 
 _EXPECTED = {
     "schema_version": "a whole number, 1 or more",
