@@ -74,9 +74,8 @@ def download(
                 on_done(results[index])
     except BaseException:
         stop.set()
-        for future in pending:
-            future.cancel()
-        wait(pending, timeout=75)
+        # A future that could be cancelled never counts as done: wait only for those that run.
+        wait([future for future in pending if not future.cancel()], timeout=75)
         raise
     return [results[index] for index in range(len(items))]
 
