@@ -34,6 +34,7 @@ def outcomes(
     code = 0
     in_flight: dict[str, UploadProgress] = {}
     with session.bars() as bars:
+        bars.expect(len(rec_dirs))
 
         def follow(event: UploadProgress) -> None:
             in_flight[event.rec_id] = event
@@ -45,7 +46,9 @@ def outcomes(
             ):
                 counts[outcome.status] += 1
                 in_flight.pop(outcome.rec_id, None)
-                _outcome(session, outcome, alone=len(rec_dirs) == 1)
+                bars.finished(outcome.rec_id)
+                with bars.print_above():
+                    _outcome(session, outcome, alone=len(rec_dirs) == 1)
                 if outcome.status == "fail" and outcome.error is not None:
                     code = code or outcome.error.exit_code
         except KeyboardInterrupt:

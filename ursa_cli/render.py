@@ -58,7 +58,8 @@ class Printer:
         """A JSON line."""
         if self.json:
             content = {"schema_version": SCHEMA_VERSION, "type": kind} | fields
-            print(json.dumps(content, default=_jsonable, ensure_ascii=True))
+            # In one write: with several recordings in flight a progress line may come at any moment.
+            print(json.dumps(content, default=_jsonable, ensure_ascii=True) + "\n", end="")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Columns, left-aligned. On a terminal that is too narrow the widest are cut, but never the first;

@@ -51,11 +51,12 @@ class Session:
         self.config = config
         self.verbose = verbose and not quiet
         self.log_file = log_file
-        self.no_progress = no_progress or quiet or json
+        self.no_progress = no_progress or quiet
         self.no_color = no_color or bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
         self.out: Printer = Printer(json=json, quiet=quiet, color=not self.no_color)
         self._opened: list[DataInterface] = []
         self._log: RunLog | None = None
+        self._bars: Bars | None = None
 
     def data(self, *, writes: tuple[str, ...] = (), **settings: Any) -> DataInterface:
         """The data interface of the chosen profile, with these roles enabled. The log file begins here.
@@ -76,11 +77,13 @@ class Session:
         """Progress for this run: bars on a terminal, now and then a line in a pipe with --verbose, else nothing."""
         from ursa_cli.progress import Bars
 
-        return Bars(
+        self._bars = Bars(
             enabled=not self.no_progress and sys.stderr.isatty(),
             lines=self.verbose and not sys.stderr.isatty(),
             color=not self.no_color,
+            printer=None if self.no_progress else self.out,
         )
+        return self._bars
 
     def remember(self, rec_ids: list[str]) -> None:
         """Keep rec_ids for completion."""
@@ -115,6 +118,8 @@ class Session:
         # Beside the exception, which reaches only this thread, and may be lost in code that is not ours.
         for data in self._opened:
             threading.Thread(target=data.stop, daemon=True).start()
+        if self._bars is not None:
+            self._bars.freeze()
         streams.warn("\nursa: stopping, what is in flight may end; once more to stop at once")
         raise KeyboardInterrupt
 

@@ -35,8 +35,9 @@ def registered(tmp_path: Path) -> Path:
 
 
 def lines(stdout: str) -> list[dict[str, Any]]:
-    """JSON Lines, every one of them."""
-    return [json.loads(line) for line in stdout.splitlines()]
+    """JSON Lines, every one of them; without those that only tell how far it is."""
+    parsed = [json.loads(line) for line in stdout.splitlines()]
+    return [line for line in parsed if line["type"] != "progress"]
 
 
 def commands(tmp_path: Path, registered: Path) -> list[list[str]]:
