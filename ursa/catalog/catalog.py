@@ -62,6 +62,8 @@ class Catalog:
         self.modalities: CatalogTable[ModalityRow] = modalities
         self.participants: CatalogTable[ParticipantRow] = participants
         self._known_participants: set[str] = set()
+        # A registration asks the same twice, and the second time nobody has committed as a rule.
+        self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
         self.modalities.refresh()
 
     def follow_pointer(self) -> bool:
@@ -90,6 +92,7 @@ class Catalog:
                     if not self.follow_pointer():
                         time.sleep(random.uniform(0.2, 1.0))
                         self.refresh()
+                        self.participants.refresh()
 
     def refresh(self) -> None:
         """See what others have committed, in the order that keeps recordings whole."""
@@ -113,13 +116,17 @@ class Catalog:
 
     def lookup_all(self, rec_ids: Iterable[str], recording_hashes: Iterable[str]) -> list[RecordingRow]:
         """Rows with any of these rec_ids or hashes, as of the last refresh."""
-        names, hashes = set(rec_ids), set(recording_hashes)
+        names, hashes = frozenset(rec_ids), frozenset(recording_hashes)
         conditions = [by_rec_id(names)] if names else []
         if hashes:
             conditions.append(by_hash(hashes))
         with self.lock:
-            rows = self.recordings.select(*conditions) if conditions else []
-        return [row for row in _once(rows) if row.rec_id in names or row.recording_hash in hashes]
+            question = (self.recordings.version, names, hashes)
+            if self._last_lookup[0] != question:
+                rows = self.recordings.select(*conditions) if conditions else []
+                found = [row for row in _once(rows) if row.rec_id in names or row.recording_hash in hashes]
+                self._last_lookup = (question, sorted(found, key=lambda row: row.rec_id))
+            return list(self._last_lookup[1])
 
     def registered(self, rec_ids: Iterable[str]) -> dict[str, tuple[RecordingRow, tuple[ModalityRow, ...]]]:
         """Which of these recordings are registered, and with which modalities.
@@ -225,6 +232,10 @@ class Catalog:
             self.participants.compare_and_swap(lambda: self._missing_participants(wanted, operation_id))
             self._known_participants |= wanted.keys()
         return tuple(sorted(wanted))
+
+    def forget_participants(self) -> None:
+        """Look participants up again: rows that were there may be gone."""
+        self._known_participants.clear()
 
     def _missing_participants(self, wanted: Mapping[str, str], operation_id: str) -> Change[ParticipantRow] | None:
         there = {row.participant_id for row in self.participants.select(any_of("participant_id", wanted))}

@@ -207,7 +207,10 @@ def register_participant(catalog: Catalog, display_name: str, key: str | None) -
         outcome[:] = there[:1] or [wanted]
         return None if there else Change([wanted], None, "register_participant")
 
-    return _written(catalog, lambda _after: catalog.participants.compare_and_swap(change), outcome)
+    def write(_after_flip: bool) -> None:
+        catalog.participants.compare_and_swap(change)
+
+    return _written(catalog, write, outcome)
 
 
 def _written(catalog: Catalog, write: Callable[[bool], object], outcome: list[R]) -> R:

@@ -52,16 +52,17 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         directory = prefix.rpartition("/")[0]
-        for path, stat in _walk(self._data / directory):
-            key = path.relative_to(self._data).as_posix()
-            if key.startswith(prefix):
-                yield ObjectInfo(key, stat.st_size, _etag(stat), _modified(stat))
+        with _words(prefix, "list"):
+            for path, stat in _walk(self._data / directory):
+                key = path.relative_to(self._data).as_posix()
+                if key.startswith(prefix):
+                    yield ObjectInfo(key, stat.st_size, _etag(stat), _modified(stat))
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         try:
-            with os.scandir(self._data / prefix) as entries:
+            with _words(prefix, "list"), os.scandir(self._data / prefix) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
+        except NotFoundError:
             return
         yield from (f"{prefix}{name}/" for name in names)
 
