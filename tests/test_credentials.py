@@ -440,7 +440,7 @@ provider_for(load_config().profile("local")).describe("raw_ro")
 print(sorted({"boto3", "botocore", "rich", "typer"} & set(sys.modules)))
 """
     environ = os.environ | {
-        "PYTHONPATH": str(Path(config_module.__file__).parents[1]),
+        "PYTHONPATH": str(Path(config_module.__file__).parents[2]),
         "XDG_CONFIG_HOME": "/nonexistent",
     }
     done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)

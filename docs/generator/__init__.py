@@ -1,0 +1,1 @@
+"""What `docs/make.py` writes, and what `mkdocs` needs to read the docstrings."""
