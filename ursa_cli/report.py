@@ -111,6 +111,8 @@ class RunReport:
         self._totals: Counter[str] = Counter()
         self._evidence: Counter[str] = Counter()
         self._curve = Curve()
+        # Without a beginning a run of a second would have no rate at all.
+        self._curve.add(0.0, 0)
         self._recordings: list[bytes] = []
         self._troubles: list[RecordingEntry] = []
 
