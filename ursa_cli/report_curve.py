@@ -13,9 +13,9 @@ class Curve:
         self._apart_s = 0.0
 
     def add(self, at_s: float, bytes_uploaded: int) -> None:
-        """A point. One that goes back in time is a clock's mistake and is dropped."""
+        """A point. One that goes back in time is a clock's mistake and is dropped, as is one that tells nothing new."""
         points, point = self.points, (round(at_s, 2), bytes_uploaded)
-        if points and point[0] < points[-1][0]:
+        if points and (point[0] < points[-1][0] or point == points[-1]):
             return
         if len(points) > 1 and point[0] - points[-2][0] < self._apart_s:
             points[-1] = point
