@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -14,7 +14,8 @@ from typing import Any
 from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
 from ursa.batch.manifests import check_manifests
-from ursa.batch.run import BatchOptions, BatchRun, Standing, Stopped, Verbs, stop_if
+from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
+from ursa.batch.run import BatchRun
 from ursa.catalog.compact import CompactResult, compact
 from ursa.catalog.history import Operation, history
 from ursa.catalog.metadata import auxiliary
@@ -26,14 +27,25 @@ from ursa.doctor import ProbeResult, diagnose
 from ursa.errors import ManifestNotFoundError, RecordingExistsError, UrsaError, UsageError
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
 from ursa.fetch import DownloadResult, fetch
-from ursa.parallel import RemoteCall, by_executor, unordered
+from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
 from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
-from ursa.rebuild.derive import Derived, derive
-from ursa.rebuild.run import Deriver, RebuildResult, Site, abort, rebuild
-from ursa.reconstruct import Bucket, ReconstructResult, missing_manifests, reconstruct, reconstruct_dir
+from ursa.rebuild.derive import Derived, Source, derive
+from ursa.rebuild.flip import abort
+from ursa.rebuild.run import Deriver, RebuildResult, Site, rebuild
+from ursa.reconstruct import (
+    Bucket,
+    ReconstructOutcome,
+    ReconstructResult,
+    missing_manifests,
+    reconstruct,
+    reconstruct_dir,
+    reconstruct_several,
+)
 from ursa.recording import MANIFEST_NAME, load_manifest, read_participant, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
 from ursa.register.backfill import backfill
+from ursa.register.build import Registration
+from ursa.register.commit import Registered
 from ursa.register.committer import Committer
 from ursa.register.files import file_rows
 from ursa.register.participants import (
@@ -51,7 +63,7 @@ from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
 from ursa.store import OpenUpload
 from ursa.subset import parse_subset
-from ursa.transfer.engine import Stop
+from ursa.transfer.engine import Engine, Stop
 from ursa.verify import FileCheck, RecordingCheck, Subject, candidates, in_order, looks_like_directory, verify
 
 
@@ -147,6 +159,49 @@ class DataInterface(Access):
             self._require("raw_rw", "reconstruct")
         with self._running() as stop:
             return reconstruct(Bucket.of(self, stop, dry_run=dry_run), rec_id, dry_run=dry_run, callback=progress)
+
+    def reconstruct_several(
+        self,
+        refs: Iterable[Path | str],
+        *,
+        jobs: int = 1,
+        dry_run: bool = False,
+        executor: Executor | None = None,
+        progress: HashCallback | None = None,
+    ) -> Iterator[ReconstructOutcome]:
+        """Path C for several recordings; an outcome each, in their order. One failure never stops the rest.
+
+        Args:
+            refs: a ``Path`` is a directory, text a rec_id in the bucket.
+            jobs: recordings in flight in this process; ``progress`` is then called from several threads.
+            executor: any ``concurrent.futures.Executor``: recordings of the bucket are read in its workers, which make
+                connections of their own and tell no progress. Directories are read here.
+
+        Raises:
+            WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
+        """
+        wanted = list(dict.fromkeys(refs))
+        if not dry_run:
+            self._require("raw_rw", "reconstruct")
+        if jobs < 1:
+            raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
+        submitted: dict[Path | str, Future[ReconstructResult]] = {}
+        if executor is not None:
+            call = self._remote("_reconstruct_one")
+            submitted |= {ref: submit(executor, call, ref, dry_run) for ref in wanted if not isinstance(ref, Path)}
+
+        def one(ref: Path | str) -> ReconstructResult:
+            if isinstance(ref, Path):
+                return self.reconstruct_dir(ref, dry_run=dry_run, progress=progress)
+            if ref in submitted:
+                return result_of(submitted[ref])
+            return self.reconstruct(ref, dry_run=dry_run, progress=progress)
+
+        return cancelling(submitted.values(), reconstruct_several(one, wanted, jobs=jobs, stop=self.stop))
+
+    def _reconstruct_one(self, rec_id: str, dry_run: bool) -> ReconstructResult:
+        """In an executor's worker."""
+        return self.reconstruct(rec_id, dry_run=dry_run)
 
     def reconstruct_dir(
         self, rec_dir: Path | str, *, dry_run: bool = False, progress: HashCallback | None = None
@@ -277,15 +332,17 @@ class DataInterface(Access):
         )
         rows = Options(overwrite=options.existing is Existing.OVERWRITE)
 
-        def ingest(rec_dir: Path, standing: Standing | None, stopped: Stopped) -> IngestResult | IngestPlan:
+        def ingest(rec_dir: Path, standing: Standing | None, slot: Slot) -> IngestResult | IngestPlan:
+            def register(wanted: Registration) -> Registered:
+                slot.leave()
+                return self._committer.register(wanted)
+
             name = read_participant(rec_dir) if os.path.isdir(rec_dir) else None  # noqa: PTH112
             request = self._request(rec_dir / MANIFEST_NAME, rec_dir, name, rows)
             with self._running() as stop:
-                # Whoever stopped the run before this switch was there has not reached it.
-                if stopped():
-                    raise KeyboardInterrupt
+                slot.check()
                 known = replace(request, standing=standing or (None, ()))
-                services = self._services(stop)
+                services = replace(self._services(stop), register=register)
                 try:
                     if dry_run:
                         return orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
@@ -298,8 +355,8 @@ class DataInterface(Access):
             if progress is not None:
                 run.tell(progress, event)
 
-        def reconstruct_first(rec_dir: Path, stopped: Stopped) -> object:
-            return self.reconstruct_dir(rec_dir, progress=lambda _event: stop_if(stopped()))
+        def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
+            return self.reconstruct_dir(rec_dir, progress=slot.check)
 
         verbs_of_it = Verbs(
             ingest,
@@ -570,7 +627,7 @@ class DataInterface(Access):
             level: see ``ursa.policies.Level``.
             subset: ``"2/7"``, ``"5%"`` or ``"10G"`` of all the files that this is about.
             executor: any ``concurrent.futures.Executor`` that checks recordings side by side; its workers make
-                connections of their own.
+                connections of their own. Directories are read here.
 
         Raises:
             RecordingNotFoundError, UsageError; what is wrong with a file is in its check.
@@ -586,7 +643,9 @@ class DataInterface(Access):
         if executor is not None:
             call = self._remote("_verify_one")
             own = [{pair for pair in chosen if pair[0] == s.rec_id} if chosen is not None else None for s in subjects]
-            return in_order(executor, call, [(s, depth, c) for s, c in zip(subjects, own, strict=True)], on_file)
+            return in_order(
+                executor, call, self._verify_one, [(s, depth, c) for s, c in zip(subjects, own, strict=True)], on_file
+            )
         with self._running() as stop:
             return verify(
                 self._engine,
@@ -639,7 +698,7 @@ class DataInterface(Access):
         _pointer, made = self._home.initialize()
         return made
 
-    def rebuild_catalog(
+    def rebuild(
         self,
         *,
         flip: bool = True,
@@ -664,7 +723,7 @@ class DataInterface(Access):
             WritesNotEnabledError, StorageError, CredentialsError, ConfigError.
         """
         if not dry_run:
-            self._require("assets_rw", "rebuild_catalog")
+            self._require("assets_rw", "rebuild")
         with self._running() as stop:
             site = Site(
                 self._home,
@@ -674,7 +733,7 @@ class DataInterface(Access):
                 stop.check,
             )
             try:
-                return rebuild(site, flip=flip, drop_lost=drop_lost, dry_run=dry_run, callback=progress)
+                return rebuild(site, put_in_place=flip, drop_lost=drop_lost, dry_run=dry_run, callback=progress)
             finally:
                 self.__dict__.pop("_catalog", None)
                 self.__dict__.pop("_committer", None)
@@ -683,9 +742,16 @@ class DataInterface(Access):
         """Give up a rebuild that is under way: writers go on as before, what was filled is deleted.
 
         Returns the prefix that was being filled, None where no rebuild was under way. Needs ``assets_rw``.
+
+        Raises:
+            ConflictError: the rebuild was put in place meanwhile.
         """
         self._require("assets_rw", "abort_rebuild")
-        return abort(self._home)
+        try:
+            return abort(self._home)
+        finally:
+            self.__dict__.pop("_catalog", None)
+            self.__dict__.pop("_committer", None)
 
     def catalog_location(self) -> dict[str, str]:
         """Table name → URI, as deltalake, DuckDB and Polars take it."""
@@ -758,17 +824,33 @@ class DataInterface(Access):
         return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
 
     def _derive_here(self, stop: Stop) -> Deriver:
-        services = self._services(stop)
-        return lambda wanted: unordered(stop, lambda item: derive(services, *item), wanted)
+        source = self._source(stop, self._home.author.by)
+        return lambda wanted: unordered(stop, lambda item: derive(source, *item), wanted)
 
     def _derive_by(self, executor: Executor) -> Deriver:
-        call = self._remote("_derive_one")
-        return lambda wanted: by_executor(executor, call, wanted)
+        call, by = self._remote("_derive_one"), self._home.author.by
+        return lambda wanted: by_executor(executor, call, [(by, *item) for item in wanted])
 
-    def _derive_one(self, rec_id: str, row: RecordingRow | None, modalities: Sequence[ModalityRow]) -> Derived:
+    def _derive_one(
+        self,
+        by: str,
+        rec_id: str,
+        row: RecordingRow | None,
+        modalities: Sequence[ModalityRow],
+        since: datetime | None,
+    ) -> Derived:
         """In an executor's worker."""
         with self._running() as stop:
-            return derive(self._services(stop), rec_id, row, modalities)
+            return derive(self._source(stop, by), rec_id, row, modalities, since)
+
+    def _source(self, stop: Stop, by: str) -> Source:
+        return Source(
+            self._raw_for(stop), self.profile.raw.prefix, self.profile.rig_timezone, self._shared_engine(), stop, by
+        )
+
+    def _shared_engine(self) -> Engine:
+        with self._opening:
+            return self._engine
 
     def _remote(self, method: str) -> RemoteCall:
         """A call of a method in an executor's worker, which opens its own connections with its own credentials."""

@@ -68,13 +68,13 @@ def parse_subset(text: str | None, *, rng: random.Random | None = None) -> Subse
     rng = rng or random.Random()
     if text is None:
         return Subset()
-    slice_of = re.fullmatch(r"(\d+)/(\d+)", text)
+    slice_of = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
     if slice_of and 0 < int(slice_of[1]) <= int(slice_of[2]):
         return _Slice(int(slice_of[1]), int(slice_of[2]))
-    percent = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    percent = re.fullmatch(r"(\d+(?:\.\d+)?)%", text, re.ASCII)
     if percent and 0 < float(percent[1]) <= 100:
         return _Share(float(percent[1]) / 100, rng)
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])i?B?", text, re.IGNORECASE)
+    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT])i?B?", text, re.IGNORECASE | re.ASCII)
     if amount:
         return _Amount(float(amount[1]) * _UNITS[amount[2].upper()], rng)
     raise UsageError(f"{text!r} is not a subset", hint="Write for instance 2/7, 5% or 10G.")

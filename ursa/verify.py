@@ -13,6 +13,7 @@ from pathlib import Path
 from ursa.catalog.metadata import workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import UrsaError
+from ursa.parallel import result_of, submit
 from ursa.policies import Level, Mark
 from ursa.recording import LocalFile
 from ursa.store import NotFoundError, ObjectInfo, Store
@@ -98,19 +99,23 @@ def verify(
 def in_order(
     executor: Executor,
     call: Callable[..., RecordingCheck],
+    here: Callable[..., RecordingCheck],
     items: Sequence[tuple[Subject, Level, Collection[tuple[str, str]] | None]],
     on_file: Callable[[str, FileCheck], object],
 ) -> list[RecordingCheck]:
-    """``call`` for each item in the executor's workers; files are told as their recording is done, in order."""
-    futures = [executor.submit(call, *item) for item in items]
+    """``call`` for each item in the executor's workers; files are told as their recording is done, in order.
+
+    ``here``: the same call in this process, for directories: the workers may be machines without that disk.
+    """
+    futures = [submit(executor, call, *item) if item[0].disk is None else None for item in items]
     checks = []
     try:
-        for future in futures:
-            checks.append(future.result())
+        for item, future in zip(items, futures, strict=True):
+            checks.append(result_of(future) if future else here(*item))
             for check in checks[-1].files:
                 on_file(checks[-1].rec_id, check)
     except BaseException:
-        for future in futures:
+        for future in filter(None, futures):
             future.cancel()
         raise
     return checks

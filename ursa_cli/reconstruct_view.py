@@ -34,6 +34,7 @@ class Choice:
     dry_run: bool
     jobs: int
     transfers: int | None
+    dask: str | None = None
 
 
 def run(session: Session, choice: Choice) -> None:
@@ -74,26 +75,23 @@ def _chosen(session: Session, data: DataInterface, choice: Choice) -> list[str |
 
 
 def _outcomes(session: Session, data: DataInterface, refs: list[str | Path], choice: Choice) -> None:
-    from ursa.reconstruct import reconstruct_several
+    from ursa.cluster import executor
 
     counts = {"made": 0, "replaced": 0, "kept": 0, "planned": 0, "fail": 0}
     code = 0
     in_flight: dict[str, HashProgress] = {}
     following: list[str] = []
-    with session.bars() as bars:
+    with executor(choice.dask) as workers, session.bars() as bars:
         bars.expect(len(refs))
 
         def follow(event: HashProgress) -> None:
             in_flight[event.rec_id] = event
             bars.hash(event)
 
-        def one(ref: str | Path) -> ReconstructResult:
-            if isinstance(ref, Path):
-                return data.reconstruct_dir(ref, dry_run=choice.dry_run, progress=follow)
-            return data.reconstruct(ref, dry_run=choice.dry_run, progress=follow)
-
         try:
-            for outcome in reconstruct_several(one, refs, jobs=choice.jobs, stop=data.stop):
+            for outcome in data.reconstruct_several(
+                refs, jobs=choice.jobs, dry_run=choice.dry_run, executor=workers, progress=follow
+            ):
                 in_flight.pop(outcome.rec_id, None)
                 bars.finished(outcome.rec_id)
                 with bars.print_above():

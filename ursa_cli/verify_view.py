@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 _EXIT_DIFFERENT = 6
 
 
-def run(session: Session, refs: list[str], everything: bool, level: Level, subset: str | None) -> None:
+def run(
+    session: Session, refs: list[str], everything: bool, level: Level, subset: str | None, dask: str | None
+) -> None:
     """Verify and print; raises ``typer.Exit(6)`` where something is wrong."""
     from ursa import UsageError
+    from ursa.cluster import executor
 
     if bool(refs) == everything:
         raise UsageError("name recordings, or say --all", hint="See `ursa verify --help`.")
@@ -26,7 +29,10 @@ def run(session: Session, refs: list[str], everything: bool, level: Level, subse
         detail = f"  ({check.detail})" if check.detail else ""
         session.out.line(f"{check.mark} {check.evidence or '-':<7} {check.path}{detail}")
 
-    checks = session.data().verify(refs, everything=everything, level=level, subset=subset, on_file=on_file)
+    with executor(dask) as workers:
+        checks = session.data().verify(
+            refs, everything=everything, level=level, subset=subset, executor=workers, on_file=on_file
+        )
     for check in checks:
         _summary(session, check)
     wrong = sum(not check.ok for check in checks)

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Protocol
 
-from ursa.catalog._pointer import Pointer, read_pointer, write_pointer
+from ursa.catalog._pointer import Pointer
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import KINDS, CatalogHome
-from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow
-from ursa.catalog.tables import CatalogTable, Change
-from ursa.catalog.where import any_of
-from ursa.errors import ConflictError, InvalidRecordingError, MissingFilesError, named
+from ursa.catalog.rows import ModalityRow, RecordingRow
+from ursa.catalog.tables import CatalogTable
+from ursa.errors import InvalidRecordingError, MissingFilesError, StorageError, named
 from ursa.events import HashCallback, HashPhase, HashProgress
 from ursa.manifest import check_rec_id
+from ursa.rebuild import fill
 from ursa.rebuild.derive import Derived
+from ursa.rebuild.flip import FlippedError, changed, fence, flip, release
+from ursa.rebuild.reading import SETTLES_S, WAITS_S, younger
 from ursa.rebuild.state import Done, Started, State, done, fingerprint, latest
-from ursa.store import PreconditionFailedError, Store
+from ursa.store import Store
 
 CHUNK = 500
 """Recordings that are derived and committed together."""
+
+Wanted = tuple[str, RecordingRow | None, tuple[ModalityRow, ...], datetime | None]
+"""What ``derive`` takes: rec_id, the live rows, and since when what arrives is left alone."""
 
 
 class Deriver(Protocol):
     """Derives recordings, side by side, here or in an executor's workers; in any order."""
 
-    def __call__(
-        self, wanted: Sequence[tuple[str, RecordingRow | None, tuple[ModalityRow, ...]]]
-    ) -> Iterator[Derived]: ...
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Derived]: ...
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,12 @@ class Site:
 class RebuildResult:
     """What a rebuild found and did.
 
-    ``prefix``: what was filled; ``previous``: what was live before. ``recordings`` and ``modalities`` count the new
-    rows, ``recordings_before`` and ``modalities_before`` the live ones. ``told``: rec_id → in words, how its new rows
-    differ from the live ones. ``left``: rec_id → why it has no row, as before. ``lost``: rec_id → why a recording that
-    is registered gets no row. ``flipped``: the new catalog is live.
+    ``prefix``: what was filled, "" for a dry run; ``previous``: what was live before. ``recordings`` and ``modalities``
+    count the new rows, ``recordings_before`` and ``modalities_before`` the live ones. Keyed by rec_id, in words:
+    ``told``: how its new rows differ from the live ones; ``carried``: why its live rows were taken over without a look
+    into the files; ``left``: why it has no row, as before; ``lost``: why a recording that is registered gets no row.
+    ``new``: rec_ids that get a row and had none. ``resumed``: a rebuild that was begun before was gone on with, as
+    ``"2026-05-20T19:56:28+00:00 by user@host"``. ``flipped``: the new catalog is live.
     """
 
     prefix: str
@@ -61,8 +67,11 @@ class RebuildResult:
     recordings_before: int
     modalities_before: int
     told: Mapping[str, tuple[str, ...]]
+    carried: Mapping[str, str]
     left: Mapping[str, str]
     lost: Mapping[str, str]
+    new: tuple[str, ...]
+    resumed: str
     flipped: bool
     dry_run: bool
     seconds: float
@@ -73,7 +82,13 @@ class _Run:
     site: Site
     old: Catalog
     callback: HashCallback | None
+    state: State
+    new: Catalog | None = None
+    fence: fill.Fence = lambda: None
+    known: dict[str, Done] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    resumed: str = ""
     total: int = 0
     finished: int = 0
 
@@ -89,7 +104,7 @@ class _Run:
 def rebuild(
     site: Site,
     *,
-    flip: bool = True,
+    put_in_place: bool = True,
     drop_lost: bool = False,
     dry_run: bool = False,
     callback: HashCallback | None = None,
@@ -98,71 +113,70 @@ def rebuild(
 
     Raises:
         MissingFilesError: registered recordings would get no row, and ``drop_lost`` is not set. Nothing was flipped.
-        ConflictError: the pointer was changed by somebody else meanwhile.
+        ConflictError: the pointer was changed by somebody else meanwhile. Nothing was flipped.
         StorageError: a server fails; the same call goes on.
     """
-    run = _Run(site, Catalog.open(site.home), callback)
+    run = _Run(site, Catalog.open(site.home), callback, State(site.home.store, site.home.assets_prefix))
     if dry_run:
-        entries = latest(itertools.chain.from_iterable(_chunks(run, _everything(run), {}, None)))
-        return _result(run, "", entries, flipped=False, dry_run=True)
-    state = State(site.home.store, site.home.assets_prefix)
-    started = _begin(state, run)
-    new = _new_catalog(run, started)
-    known = dict(latest(state.chunks(started.prefix)))
-    _fill(run, state, started, new, known)
-    if flip:
-        _refuse_lost(known, drop_lost)
-        _flip(run, state, started, new, known, drop_lost)
+        _fill(run, _everything(run))
+        return _result(run, "", flipped=False, dry_run=True)
+    started = _begin(run)
+    try:
+        # A run that was killed between freeze and flip: nobody need wait while this one derives.
+        thawed = release(site.home, run.old, None)
+        _new_catalog(run, started)
+        unsure = {name for name, entry in run.known.items() if entry.outcome != "made"}
+        _fill(run, sorted({*_everything(run), *run.known}), again=unsure)
+        if put_in_place:
+            _refuse_lost(run.known, drop_lost)
+            _settle(run, SETTLES_S + (WAITS_S if thawed else 0.0))
+            flip(site.home, run.old, started, partial(_catch_up, run, drop_lost))
+    except (FlippedError, StorageError) as error:
+        if not _in_place(run, started):
+            if isinstance(error, StorageError):
+                raise
+            raise changed(site.home.pointer()) from None
+        # Another run of the same rebuild was faster: what this one wanted is so.
+        put_in_place = True
+    if put_in_place:
+        run.state.end(started.prefix)
     run.tell("done")
-    return _result(run, started.prefix, known, flipped=flip, dry_run=False)
+    return _result(run, started.prefix, flipped=put_in_place, dry_run=False)
 
 
-def abort(home: CatalogHome) -> str | None:
-    """Give up the rebuild that is under way: thaw the live catalog, delete what was filled. Returns its prefix."""
-    state = State(home.store, home.assets_prefix)
-    started = state.started()
-    pointer = home.pointer()
-    old = Catalog.open(home)
-    _thaw(old, started.prefix if started else None)
-    if started is None:
-        return None
-    if started.prefix != pointer.prefix:
-        state.drop(started.prefix)
-    state.end()
-    return started.prefix
+def _in_place(run: _Run, started: Started) -> bool:
+    """Whether what is filled is live. Raises ``ConflictError`` where the rebuild was given up, or another was faster."""
+    try:
+        _fence(run, started)()
+    except FlippedError:
+        return True
+    return False
 
 
-def _begin(state: State, run: _Run) -> Started:
-    started = state.started()
+def _begin(run: _Run) -> Started:
+    started = run.state.started()
     if started is not None and started.prefix == run.old.pointer.prefix:
         # Killed between the flip and its own end: that rebuild is done, this is another one.
-        state.end()
+        run.state.end(started.prefix)
         started = None
-    return started or state.start(run.old.pointer.prefix, run.site.home.author.by)
+    if started is not None:
+        run.resumed = f"{started.started_at} by {started.started_by}"
+    return started or run.state.start(run.old.pointer.prefix, run.site.home.author.by)
 
 
-def _new_catalog(run: _Run, started: Started) -> Catalog:
-    """The catalog that is being filled, its participants copied."""
+def _new_catalog(run: _Run, started: Started) -> None:
+    """Open the catalog that is being filled, with the participants copied, and read what is done of it."""
     home = run.site.home
     for kind in KINDS:
         CatalogTable.create(kind, home.table_uri(started.prefix, kind.name), home.options(), home.author)
-    new = Catalog(home, Pointer(started.prefix, "", "", started.previous))
-    _copy_participants(run.old, new)
-    return new
+    run.new = Catalog(home, Pointer(started.prefix, "", "", started.previous))
+    run.fence = _fence(run, started)
+    fill.copy_participants(run.old, run.new, run.fence)
+    run.known = dict(latest(run.state.chunks(started.prefix)))
 
 
-def _copy_participants(old: Catalog, new: Catalog) -> None:
-    old.participants.refresh()
-    rows = old.participants.select("true")
-
-    def change() -> Change[ParticipantRow] | None:
-        there = {row.participant_id: row for row in new.participants.select("true")}
-        other = [row for row in rows if there.get(row.participant_id) != row]
-        known = any(row.participant_id in there for row in other)
-        predicate = any_of("participant_id", [row.participant_id for row in other]) if known else None
-        return Change(other, predicate, "rebuild:participants") if other else None
-
-    new.participants.compare_and_swap(change)
+def _fence(run: _Run, started: Started) -> fill.Fence:
+    return partial(fence, run.site.home, started, run.old.pointer.prefix)
 
 
 def _everything(run: _Run) -> list[str]:
@@ -178,122 +192,95 @@ def _everything(run: _Run) -> list[str]:
     return sorted(found)
 
 
-def _fill(run: _Run, state: State, started: Started, new: Catalog, known: dict[str, Done]) -> None:
-    """Derive and commit, a chunk at a time, what is not done, or was done from rows that have changed since."""
-    for chunk in _chunks(run, sorted({*_everything(run), *known}), known, new):
-        state.add_chunk(started.prefix, chunk)
-        known |= latest(chunk)
+def _catch_up(run: _Run, drop_lost: bool) -> None:
+    """Between the freeze and the flip, while other writers wait: what has changed since it was derived."""
+    assert run.new is not None
+    since = datetime.now(UTC) - timedelta(seconds=SETTLES_S)
+    run.old.refresh()
+    fill.copy_participants(run.old, run.new, run.fence)
+    _fill(run, sorted({*_everything(run), *run.known}), since=since)
+    _refuse_lost(run.known, drop_lost)
 
 
-def _chunks(run: _Run, rec_ids: Sequence[str], known: Mapping[str, Done], new: Catalog | None) -> Iterator[list[Done]]:
+def _settle(run: _Run, age_s: float) -> None:
+    """Wait for uploads that ended just now: who uploaded them registers them, with what only they know.
+
+    ``age_s``: for such as ended within so many seconds; those who waited for a frozen catalog ended longer ago.
+    """
+    deadline = time.monotonic() + SETTLES_S
+    while time.monotonic() < deadline:
+        arriving = {
+            name: entry
+            for name, entry in run.known.items()
+            if entry.arrived and younger(datetime.fromisoformat(entry.arrived), age_s)
+        }
+        live = run.old.registered(arriving) if arriving else {}
+        if not any(entry.fingerprint == _print(live, name) for name, entry in arriving.items()):
+            return
+        run.site.stopped()
+        time.sleep(0.5)
+
+
+def _fill(run: _Run, rec_ids: Sequence[str], *, again: Collection[str] = (), since: datetime | None = None) -> None:
+    """Derive and commit, a chunk at a time, what is not done, or was done from rows that have changed since.
+
+    ``again``: what is derived whether or not that is so.
+    """
     run.total, run.finished = len(rec_ids), 0
     run.tell("plan")
     for start in range(0, len(rec_ids), CHUNK):
         names = rec_ids[start : start + CHUNK]
         live = run.old.registered(names)
-        prints = {name: fingerprint(*live[name]) if name in live else "" for name in names}
-        wanted = [
-            (name, *live.get(name, (None, ())))
+        wanted: list[Wanted] = [
+            (name, *live.get(name, (None, ())), since)
             for name in names
-            if name not in known or known[name].fingerprint != prints[name]
+            if name in again or name not in run.known or run.known[name].fingerprint != _print(live, name)
         ]
         run.finished += len(names) - len(wanted)
-        derived: list[Derived] = []
-        for item in run.site.derive(wanted):
-            run.site.stopped()
-            derived.append(item)
-            run.finished += 1
-            run.tell("file_done", item.rec_id)
-        if derived and new is not None:
-            _put(new, derived)
+        derived = fill.without_doubles(run.old, run.new, run.taken, _derived(run, wanted))
         if derived:
-            yield [done(item, prints[item.rec_id]) for item in derived]
+            chunk = [done(item, _print(live, item.rec_id)) for item in derived]
+            if run.new is not None:
+                fill.put(run.new, derived, run.fence)
+                run.state.add_chunk(run.new.pointer.prefix, chunk)
+            run.known |= latest(chunk)
         run.tell("write", names[-1])
 
 
-def _put(new: Catalog, derived: Sequence[Derived]) -> None:
-    """Commit a chunk: modalities, then recordings. What a run before had written of them is replaced."""
-    rows = [item.row for item in derived if item.row]
-    modalities = [row for item in derived for row in item.modalities]
-    naming = any_of("rec_id", [item.rec_id for item in derived])
-    _swap(new.modalities, modalities, naming, "rebuild:modalities")
-    _swap(new.recordings, rows, naming, "rebuild:recordings")
+def _derived(run: _Run, wanted: Sequence[Wanted]) -> list[Derived]:
+    derived: list[Derived] = []
+    for item in run.site.derive(wanted) if wanted else ():
+        run.site.stopped()
+        derived.append(item)
+        run.finished += 1
+        run.tell("file_done", item.rec_id)
+    return derived
 
 
-def _swap(table: CatalogTable[Any], rows: Sequence[Any], naming: str, operation: str) -> None:
-    def change() -> Change[Any] | None:
-        there = table.select(naming)
-        if sorted(map(repr, there)) == sorted(map(repr, rows)):
-            return None
-        return Change(rows, naming if there else None, operation)
-
-    table.refresh()
-    table.compare_and_swap(change)
+def _print(live: Mapping[str, tuple[RecordingRow, tuple[ModalityRow, ...]]], rec_id: str) -> str:
+    return fingerprint(*live[rec_id]) if rec_id in live else ""
 
 
-def _flip(run: _Run, state: State, started: Started, new: Catalog, known: dict[str, Done], drop_lost: bool) -> None:
-    """Freeze the live catalog, catch up with what changed since, flip the pointer.
-
-    From the freeze to the flip other writers wait; they go on in the new catalog.
-    """
-    for table in _tables(run.old):
-        table.refresh()
-        if not table.frozen:
-            table.set_frozen(started.prefix)
-    run.old.refresh()
-    _copy_participants(run.old, new)
-    _fill(run, state, started, new, known)
-    try:
-        _refuse_lost(known, drop_lost)
-    except MissingFilesError:
-        _thaw(run.old, started.prefix)
-        raise
-    home = run.site.home
-    try:
-        write_pointer(home.store, home.assets_prefix, started.prefix, by=home.author.by, replacing=run.old.pointer)
-    except PreconditionFailedError:
-        pointer = read_pointer(home.store, home.assets_prefix)
-        if pointer is None or pointer.prefix != started.prefix:
-            raise ConflictError(
-                f"ACTIVE.json was changed meanwhile: {pointer.prefix if pointer else 'it is gone'} is live,"
-                f" by {pointer.activated_by if pointer else 'somebody'}",
-                hint="This rebuild was not put in place. See `ursa catalog location`, then run it again.",
-            ) from None
-    state.end()
-
-
-def _thaw(catalog: Catalog, prefix: str | None) -> None:
-    """Let writers go on. ``prefix``: only where the freeze is for that one; None: for any."""
-    for table in _tables(catalog):
-        if table.frozen and prefix in (None, table.frozen):
-            table.set_frozen(None)
-
-
-def _tables(catalog: Catalog) -> tuple[CatalogTable[Any], ...]:
-    # The recordings first: no row becomes visible from there on.
-    return catalog.recordings, catalog.modalities, catalog.participants
-
-
-def _result(run: _Run, prefix: str, known: Mapping[str, Done], *, flipped: bool, dry_run: bool) -> RebuildResult:
-    made = [entry for entry in known.values() if entry.outcome == "made"]
+def _result(run: _Run, prefix: str, *, flipped: bool, dry_run: bool) -> RebuildResult:
+    entries = sorted(run.known.values(), key=lambda entry: entry.rec_id)
+    made = [entry for entry in entries if entry.outcome == "made"]
     return RebuildResult(
         prefix=prefix,
         previous=run.old.pointer.prefix,
         recordings=len(made),
         modalities=sum(entry.modalities for entry in made),
-        recordings_before=_count(run.old.recordings),
-        modalities_before=_count(run.old.modalities),
-        told={entry.rec_id: entry.told for entry in known.values() if entry.told},
-        left={entry.rec_id: entry.why for entry in known.values() if entry.outcome == "left"},
-        lost={entry.rec_id: entry.why for entry in known.values() if entry.outcome == "lost"},
+        recordings_before=sum(bool(entry.fingerprint) for entry in entries),
+        modalities_before=sum(entry.before for entry in entries),
+        told={entry.rec_id: entry.told for entry in entries if entry.told},
+        carried={entry.rec_id: entry.why for entry in made if entry.why},
+        left={entry.rec_id: entry.why for entry in entries if entry.outcome == "left"},
+        lost={entry.rec_id: entry.why for entry in entries if entry.outcome == "lost"},
+        new=tuple(entry.rec_id for entry in made if not entry.fingerprint),
+        resumed=run.resumed,
         flipped=flipped,
         dry_run=dry_run,
         seconds=time.monotonic() - run.started,
     )
-
-
-def _count(table: CatalogTable[Any]) -> int:
-    return int(table.query(f"SELECT count(*) AS n FROM {table.kind.name}").column("n").to_pylist()[0])
 
 
 def _refuse_lost(known: Mapping[str, Done], drop_lost: bool) -> None:
@@ -302,8 +289,8 @@ def _refuse_lost(known: Mapping[str, Done], drop_lost: bool) -> None:
         return
     told = named([f"{entry.rec_id} ({entry.why})" for entry in lost.values()], 20)
     raise MissingFilesError(
-        f"{len(lost)} registered recordings would have no row in the new catalog: {told}",
-        hint="The live catalog is as it was. Bring the files back (`ursa verify REC`, `ursa ingest REC_DIR`) and run this"
-        " again; --drop-lost goes on without these recordings.",
+        f"{len(lost)} registered recording{'' if len(lost) == 1 else 's'} would have no row in the new catalog: {told}",
+        hint="The live catalog is as it was. Bring the files back (`ursa verify REC`, `ursa ingest REC_DIR --overwrite`)"
+        " and run this again; --drop-lost goes on without these recordings.",
         paths=tuple(lost),
     )

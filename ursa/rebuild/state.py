@@ -8,6 +8,7 @@ from, so that the last catch-up finds what has changed since.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,17 +25,25 @@ STATE_NAME = "REBUILD.json"
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A rebuild that is under way: from one prefix to another, since when and by whom (``user@host``)."""
+    """A rebuild that is under way: from one prefix to another, since when and by whom (``user@host``).
+
+    ``run_id``: random; one that was given up and one that was begun after it may fill the same prefix.
+    """
 
     prefix: str
     previous: str
     started_at: str
     started_by: str
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was made of a recording: ``outcome`` is ``made``, ``left`` (no row, and it had none) or ``lost``."""
+    """What was made of a recording: ``outcome`` is ``made``, ``left`` (no row, and it had none) or ``lost``.
+
+    ``before``: modality rows that it has in the live catalog. ``arrived``: when the manifest was written that speaks of
+    something in no row yet, ISO 8601; "" where there is nothing of the kind.
+    """
 
     rec_id: str
     outcome: str
@@ -42,6 +51,8 @@ class Done:
     modalities: int
     told: tuple[str, ...]
     why: str
+    before: int = 0
+    arrived: str = ""
 
 
 class State:
@@ -65,16 +76,24 @@ class State:
 
     def start(self, previous: str, by: str) -> Started:
         """Begin one under the next free ``catalog/vN``; where somebody was faster, theirs is joined."""
-        wanted = Started(self._free_prefix(), previous, datetime.now(UTC).isoformat(timespec="seconds"), by)
-        try:
-            self._put(self._prefix + STATE_NAME, orjson.dumps(asdict(wanted)), if_absent=True)
-        except PreconditionFailedError:
-            return self.started() or wanted
-        return wanted
+        while True:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            wanted = Started(self._free_prefix(), previous, now, by, uuid.uuid4().hex)
+            try:
+                self._put(self._prefix + STATE_NAME, orjson.dumps(asdict(wanted)), if_absent=True)
+            except PreconditionFailedError:
+                # Ours too, where the first reply was lost.
+                there = self.started()
+                if there is None:
+                    continue
+                return there
+            return wanted
 
-    def end(self) -> None:
-        """Nothing is under way any more."""
-        self._store.delete(self._prefix + STATE_NAME)
+    def end(self, prefix: str) -> None:
+        """The rebuild into ``prefix`` is not under way any more; another one that was begun since stays."""
+        started = self.started()
+        if started is not None and started.prefix == prefix:
+            self._store.delete(self._prefix + STATE_NAME)
 
     def chunks(self, prefix: str) -> Iterable[Done]:
         """What is done of the rebuild into ``prefix``; of a recording that was done twice, the later comes later."""
@@ -110,7 +129,16 @@ class State:
 def done(derived: Derived, fingerprint: str) -> Done:
     """A chunk's entry."""
     outcome = "made" if derived.row else "lost" if derived.lost else "left"
-    return Done(derived.rec_id, outcome, fingerprint, len(derived.modalities), derived.told, derived.why)
+    return Done(
+        derived.rec_id,
+        outcome,
+        fingerprint,
+        len(derived.modalities),
+        derived.told,
+        derived.why,
+        derived.before,
+        derived.arrived.isoformat() if derived.arrived else "",
+    )
 
 
 def fingerprint(row: RecordingRow | None, modalities: Iterable[ModalityRow]) -> str:

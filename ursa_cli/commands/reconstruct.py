@@ -33,6 +33,9 @@ def reconstruct(
     transfers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Requests in flight; follows the link otherwise.")
     ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", metavar="ADDRESS", help="Let a dask cluster's workers read the bucket.")
+    ] = None,
 ) -> None:
     """Make the manifest.json of recordings that have none, from their bytes: in the bucket, or in a directory.
 
@@ -56,6 +59,6 @@ def reconstruct(
     With several recordings, the status is that of the first one that failed.
     """
     choice = reconstruct_view.Choice(
-        tuple(refs or ()), tuple(rec_ids or ()), all_missing, yes, dry_run, jobs, transfers
+        tuple(refs or ()), tuple(rec_ids or ()), all_missing, yes, dry_run, jobs, transfers, dask
     )
     reconstruct_view.run(session, choice)

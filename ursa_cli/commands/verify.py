@@ -31,6 +31,9 @@ def verify(
     subset: Annotated[
         str | None, typer.Option(metavar="PART", help="Of all these files: 2/7, 5% or 10G.")
     ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", metavar="ADDRESS", help="Let a dask cluster's workers check recordings.")
+    ] = None,
 ) -> None:
     """Compare what the catalog says with what the bucket holds, and with the disk where a directory is given.
 
@@ -50,4 +53,4 @@ def verify(
       1  no such recording, or the server failed    2  usage or configuration    4  credentials
       6  something is missing, different or could not be checked
     """
-    verify_view.run(session, refs or [], everything, level, subset)
+    verify_view.run(session, refs or [], everything, level, subset, dask)

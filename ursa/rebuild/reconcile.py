@@ -1,0 +1,211 @@
+"""Live rows and derived rows as one: what stays, what is new, and every difference in words."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from ursa.catalog.metadata import AUXILIARY_KEY, NODES_KEY, WORKERS_KEY, auxiliary, workers_of
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.errors import named
+from ursa.manifest import shown
+from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
+from ursa.policies import OnConflict
+from ursa.rebuild.reading import Key, Remembered
+from ursa.register.verbs import apply, given
+
+_TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
+# The new workers and auxiliary files are told one by one.
+_TOLD_OTHERWISE = (WORKERS_KEY, AUXILIARY_KEY)
+
+
+def missing(store: Remembered, raw_prefix: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> list[str]:
+    """Registered files that are not in the bucket: raw data by key and size, auxiliary files by path.
+
+    A LIST for each directory of keys, none for one that was listed before.
+    """
+    own = f"{raw_prefix}{row.rec_id}/"
+    found: dict[str, int] = {}
+    for prefix in sorted({_directory(own, file) for item in modalities for file in item.files}):
+        found |= {info.key: info.size_bytes for info in store.list(prefix)}
+    spelt = {unicodedata.normalize("NFC", key): size for key, size in found.items()}
+    gone = [file.path for item in modalities for file in item.files if not _there(file, found, spelt)]
+    beside = auxiliary(row)
+    if beside:
+        paths = {unicodedata.normalize("NFC", info.key.removeprefix(own)) for info in store.list(own)}
+        gone += sorted(beside.keys() - paths)
+    return gone
+
+
+def _there(file: FileRow, found: Mapping[str, int], spelt: Mapping[str, int]) -> bool:
+    """Under its key, or under the same name in the other form of Unicode."""
+    size = found.get(file.key, spelt.get(unicodedata.normalize("NFC", file.key)))
+    return size == file.size_bytes
+
+
+def _directory(own: str, file: FileRow) -> str:
+    """The recording's prefix where the file is below it, else the directory of its key, or the key where it is in none."""
+    directory, slash, _name = file.key.rpartition("/")
+    return own if file.key.startswith(own) else directory + slash or file.key
+
+
+def reconcile_modalities(
+    store: Remembered, before: Sequence[ModalityRow], after: Sequence[ModalityRow], told: list[str]
+) -> tuple[ModalityRow, ...]:
+    """The workers' rows, by name. All registered files are there: ``missing`` has said so."""
+    old = {_key(item): item for item in before}
+    new = {_key(item): item for item in after}
+    return tuple(_modality(store, old.get(key), new.get(key), told) for key in sorted(old.keys() | new.keys()))
+
+
+def _key(row: ModalityRow) -> Key:
+    return row.modality, row.worker_id
+
+
+def _modality(store: Remembered, old: ModalityRow | None, new: ModalityRow | None, told: list[str]) -> ModalityRow:
+    if new is None:
+        assert old is not None
+        # Made by register_modality, of files that are no worker's: nothing in the bucket speaks of it.
+        return old
+    if old is None:
+        told.append(f"{shown(new.name)}: new, it is in the bucket and was in no row")
+        return new
+    registered = {file.path: file for file in old.files}
+    derived = {file.path: file for file in new.files}
+    files = dict(registered)
+    for path, file in derived.items():
+        files[path] = _file(store, registered.get(path), file, told)
+    if old.files and derived.keys() - registered.keys():
+        names = named([shown(path) for path in sorted(derived.keys() - registered.keys())])
+        told.append(f"{shown(old.name)}: new files, in the bucket and in no row: {names}")
+    if not old.files and new.files:
+        told.append(f"{shown(old.name)}: was registered without files, the bucket has {len(new.files)}")
+    if old.node != new.node:
+        told.append(f"{shown(old.name)}: node {old.node} is taken over, the manifest says {new.node}")
+    rows = tuple(sorted(files.values(), key=lambda file: file.path))
+    # What is registered of the worker stays; its files are what the bucket holds.
+    return replace(old, rec_id=new.rec_id, files=rows, bytes=sum(file.size_bytes for file in rows))
+
+
+def _file(store: Remembered, old: FileRow | None, new: FileRow, told: list[str]) -> FileRow:
+    """A file's row. What was proven at registration counts more than what a manifest states now."""
+    if old is None or old == new:
+        return new
+    name = shown(new.path)
+    if old.size_bytes != new.size_bytes:
+        told.append(f"{name}: {new.size_bytes:,} bytes in the bucket, {old.size_bytes:,} are registered")
+        return new
+    same_object = old.etag is not None and old.etag == new.etag
+    if old.sha256 is not None and new.sha256 != old.sha256 and same_object:
+        told.append(f"{name}: sha256 {old.sha256} is taken over, the manifest states {new.sha256}")
+        return replace(old, key=new.key)
+    if old.etag is None or same_object:
+        kept = replace(old, key=new.key, sha256=new.sha256, etag=new.etag)
+        if kept.sha256 != old.sha256:
+            told.append(f"{name}: sha256 is {kept.sha256}, was {old.sha256 or 'unknown'}")
+        elif kept.key != old.key:
+            told.append(f"{name}: its key is {shown(new.key)}, was {shown(old.key)}")
+        return kept
+    proven = new.sha256 if new.evidence == "sha256" else store.head(new.key).sha256
+    if proven is not None and proven == old.sha256:
+        told.append(f"{name}: the object was replaced since it was registered, by one with the same sha256")
+        return replace(new, sha256=proven)
+    # Verify must go on saying so: a new ETag in the row would hide that nobody knows what the object holds.
+    told.append(
+        f"{name}: the object was replaced since it was registered and nothing proves the same content; the row stays"
+        " as it was. `ursa verify --level full` reads it"
+    )
+    return old
+
+
+def reconcile_recording(
+    old: RecordingRow,
+    new: RecordingRow,
+    modalities: Sequence[ModalityRow],
+    starts: Collection[datetime | None],
+    told: list[str],
+) -> RecordingRow:
+    """The recording's row. ``starts``: every start that one of its manifests states."""
+    started_at, flags = new.started_at, {flag: new.metadata[flag] for flag in _TIME_FLAGS if flag in new.metadata}
+    if old.started_at is not None and (started_at is None or flags or old.started_at in starts):
+        # A time that had to be assumed never beats one that is registered.
+        started_at = old.started_at
+    if old.started_at == started_at:
+        flags = {flag: old.metadata[flag] for flag in _TIME_FLAGS if flag in old.metadata}
+    else:
+        told.append(f"started_at is {_when(started_at)}, was {_when(old.started_at)}")
+    metadata = {key: value for key, value in {**new.metadata, **old.metadata}.items() if key not in _TIME_FLAGS} | flags
+    metadata |= _united(old, new)
+    metadata |= _covered(old, modalities, told)
+    if workers_of(old) is None:
+        metadata.pop(WORKERS_KEY, None)
+    told += _told_auxiliary(auxiliary(old), auxiliary(new))
+    told += [
+        f"metadata {shown(key)} is {shown(metadata.get(key, 'absent'))}, was {shown(old.metadata.get(key, 'absent'))}"
+        for key in sorted(metadata.keys() | old.metadata.keys())
+        if key not in _TOLD_OTHERWISE and metadata.get(key) != old.metadata.get(key)
+    ]
+    derived = replace(
+        new,
+        recording_hash=old.recording_hash,
+        started_at=started_at,
+        participant_ids=old.participant_ids,
+        status=old.status,
+        metadata=metadata,
+        registered_at=old.registered_at,
+        registered_by=old.registered_by,
+    )
+    return _second_pass(old, derived, told)
+
+
+def _covered(old: RecordingRow, modalities: Sequence[ModalityRow], told: list[str]) -> dict[str, str]:
+    """The workers that the recording's commit covers; one that has no row and no bytes stays, so that it is seen."""
+    there = {_key(item) for item in modalities}
+    rowless = (workers_of(old) or set()) - there
+    for worker in sorted(rowless):
+        told.append(f"{shown('_'.join(name for name in worker if name))}: registered, without a row and without bytes")
+    return {WORKERS_KEY: json.dumps(sorted(there | rowless), ensure_ascii=False)}
+
+
+def _united(old: RecordingRow, new: RecordingRow) -> dict[str, str]:
+    """Metadata that the bucket has a word in: nodes, auxiliary files."""
+    united = {}
+    nodes = {name for row in (old, new) for name in row.metadata.get(NODES_KEY, "").split(",") if name}
+    if nodes:
+        united[NODES_KEY] = ",".join(sorted(nodes))
+    if AUXILIARY_KEY in new.metadata and auxiliary(old) != auxiliary(new):
+        united[AUXILIARY_KEY] = new.metadata[AUXILIARY_KEY]
+    return united
+
+
+def _told_auxiliary(old: Mapping[str, Sequence[object]], new: Mapping[str, Sequence[object]]) -> list[str]:
+    told = []
+    for path in sorted(new.keys() | old.keys()):
+        if path not in old:
+            told.append(f"{shown(path)}: new, an auxiliary file in the bucket and in no row")
+        elif path in new and list(new[path]) != list(old[path]):
+            told.append(f"{shown(path)}: other content than is registered")
+    return told
+
+
+def _second_pass(old: RecordingRow, row: RecordingRow, told: list[str]) -> RecordingRow:
+    """Fill duration_s and ended_at from the live catalog, by the policy ``overwrite``: a merge or an admin knew better."""
+    filled = apply(
+        row,
+        given(row.recording_hash, None, old.ended_at, old.duration_s, (), row.status, None),
+        OnConflict.OVERWRITE,
+    )
+    for name in ("duration_s", "ended_at"):
+        stated, kept, was = getattr(row, name), getattr(filled, name), getattr(old, name)
+        if was is None and stated is not None:
+            told.append(f"{name} is {_when(stated)}, was unknown")
+        elif stated is not None and stated != kept:
+            told.append(f"{name} {_when(kept)} is taken over, the manifest says {_when(stated)}")
+    return filled
+
+
+def _when(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else "unknown" if value is None else str(value)
