@@ -5,14 +5,17 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ursa.errors import InvalidRecordingError
-from ursa.manifest import shown
+from ursa.manifest import check_rec_id, shown
 from ursa.recording import os_error_in_words
 
 PREFIX = "rec_"
+_Key = tuple[str, str]
+"""A recording's real parent and its name: two roots may lead to one; a recording that is a symlink keeps its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +32,24 @@ class Found:
 
 def find_recordings(roots: Iterable[Path | str]) -> Found:
     """``rec_*`` directly below each root; a root that is called ``rec_*`` is a recording itself. Globs are expanded."""
-    rec_dirs: dict[str, Path] = {}
+    rec_dirs: dict[_Key, Path] = {}
     looked: list[Path] = []
     problems: list[str] = []
     remarks: list[str] = []
-    for root in roots:
-        paths = _expanded(str(root))
+    for root in map(str, roots):
+        if not root:
+            problems.append("a root without a name (an unset variable?)")
+            continue
+        paths = _expanded(root)
         if not paths:
-            problems.append(f"{shown(str(root))}: nothing matches")
+            problems.append(f"{shown(root)}: nothing matches (is the NAS mounted?)")
         for path in paths:
             looked.append(path)
             found, problem = _below(path, remarks)
             problems += [problem] if problem else []
-            rec_dirs |= {os.path.abspath(item): item for item in found}  # noqa: PTH100 (a symlink keeps its name)
-    ordered = sorted(rec_dirs.items(), key=lambda entry: (entry[1].name, entry[0]))
-    return Found(tuple(path for _, path in ordered), tuple(looked), tuple(problems), tuple(remarks))
+            rec_dirs = found | rec_dirs
+    ordered = sorted(rec_dirs, key=lambda entry: (entry[1], entry[0]))
+    return Found(tuple(rec_dirs[key] for key in ordered), tuple(looked), tuple(problems), tuple(remarks))
 
 
 def nothing_found(found: Found) -> InvalidRecordingError:
@@ -57,34 +63,55 @@ def nothing_found(found: Found) -> InvalidRecordingError:
 
 def _expanded(root: str) -> list[Path]:
     # A directory whose name has brackets is itself, not a pattern.
-    if not glob.has_magic(root) or os.path.lexists(root):
-        return [Path(root).expanduser()]
-    return [Path(name) for name in sorted(glob.glob(root)) if os.path.isdir(name)]  # noqa: PTH112, PTH207
+    if os.path.lexists(root) or not glob.has_magic(root):
+        return [_at_home(root)]
+    # A symlink to nothing stays: what it is called may be a recording's name, which then is refused by name.
+    matches = sorted(glob.glob(str(_at_home(root))))  # noqa: PTH207
+    return [Path(name) for name in matches if os.path.isdir(name) or os.path.islink(name)]  # noqa: PTH112, PTH114
 
 
-def _below(root: Path, remarks: list[str]) -> tuple[list[Path], str | None]:
-    where = shown(str(root))
-    if root.absolute().name.startswith(PREFIX):
-        return [root], None
-    found: list[Path] = []
+def _at_home(root: str) -> Path:
+    """With the home directory for a ``~``, which cron and launchd don't expand."""
+    try:
+        return Path(root) if os.path.lexists(root) else Path(root).expanduser()
+    except RuntimeError:  # ~ of nobody
+        return Path(root)
+
+
+def _below(root: Path, remarks: list[str]) -> tuple[dict[_Key, Path], str | None]:
+    where, absolute = shown(str(root)), root.absolute()
+    if absolute.name.startswith(PREFIX) and os.path.lexists(root) and not _has_recordings(root):
+        return {(os.path.realpath(absolute.parent), absolute.name): root}, None
+    found: dict[_Key, Path] = {}
+    real = os.path.realpath(root)
     try:
         with os.scandir(root) as entries:
             for entry in entries:
                 if not entry.name.startswith(PREFIX):
                     continue
                 if _is_dir(entry):
-                    found.append(root / entry.name)
+                    found[real, entry.name] = root / entry.name
                 else:
                     remarks.append(f"{where}/{shown(entry.name)} is no directory: left aside")
     except FileNotFoundError:
-        return [], f"{where}: there is no such directory (is the NAS mounted?)"
+        return {}, f"{where}: there is no such directory (is the NAS mounted?)"
     except NotADirectoryError:
-        return [], f"{where}: not a directory"
+        return {}, f"{where}: not a directory"
     except OSError as error:
-        return [], f"{where}: {os_error_in_words(error)}"
+        return {}, f"{where}: {os_error_in_words(error)}"
     if not found:
-        return [], f"{where}: no recording (rec_*) below it (is the NAS mounted?)"
+        return {}, f"{where}: no recording (rec_*) below it (is the NAS mounted?)"
     return found, None
+
+
+def _has_recordings(root: Path) -> bool:
+    """Whether a directory that is called like a recording is a root: ``rec_backup/`` with recordings in it."""
+    try:
+        check_rec_id(root.absolute().name)
+    except InvalidRecordingError:
+        with suppress(OSError), os.scandir(root) as entries:
+            return any(entry.name.startswith(PREFIX) and _is_dir(entry) for entry in entries)
+    return False
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -7,37 +7,110 @@ least doubt included, is looked into by an ingest, which hashes.
 from __future__ import annotations
 
 import os
+import threading
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
+from pathlib import Path
 
 from ursa.catalog.metadata import REGISTERED_AT_KEY, auxiliary, workers_of
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.manifest import is_junk, is_worker_dir
 
 _Known = Mapping[str, tuple[int, float]]
+_MANIFEST = "manifest.json"
+_NODE_MANIFESTS = "_node_manifests/"
+# A time so far ahead of ours is a wrong clock, and no sign that somebody writes now.
+_AHEAD_S = 86_400.0
+# A walk that takes so long waits for its disk.
+_SLOW_S = 0.005
 
 
 def has_all(rec_dir: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> bool:
     """Whether every file below ``rec_dir`` is registered with its size, and none is newer than its registration."""
     known, latest = _registered(row, modalities)
-    raw = 0
+    raw = False
+    twice: set[str] = set()
     try:
         for path, entry in _files(rec_dir, ""):
-            if path in known:
-                size, at = known[path]
+            expected = known.get(path)
+            if expected is not None:
                 stat = entry.stat(follow_symlinks=False)
-                if stat.st_size != size or stat.st_mtime > at:
+                if stat.st_size != expected[0] or stat.st_mtime > expected[1]:
                     return False
-                raw += is_worker_dir(path.partition("/")[0])
-            elif _is_sidecar(path):
+                raw = raw or is_worker_dir(path.partition("/")[0])
+                if not path.isascii():
+                    # Two files whose names are one in NFC: at most one of them is in the bucket.
+                    if path in twice:
+                        return False
+                    twice.add(path)
+            elif is_sidecar(path):
                 if entry.stat(follow_symlinks=False).st_mtime > latest:
                     return False
             elif not is_junk(path):
                 return False
-    except (OSError, _DoubtError):
+    except (OSError, RecursionError, _DoubtError):
         return False
-    return raw > 0
+    return raw
+
+
+class Walks:
+    """Walks side by side where a disk is slow to answer (a NAS), and one by one where it is not: there threads only
+    get into each other's way.
+    """
+
+    def __init__(self) -> None:
+        self._one = threading.Lock()
+        self._took_s = 0.0
+
+    def has_all(self, rec_dir: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> bool:
+        """As the function."""
+        with self._one if self._took_s < _SLOW_S else nullcontext():
+            started = time.monotonic()
+            result = has_all(rec_dir, row, modalities)
+            self._took_s = time.monotonic() - started
+        return result
+
+
+def manifests_touched(rec_dir: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> bool:
+    """Whether a manifest on the disk is newer than the registration; what can't be looked at counts as such."""
+    _, latest = _registered(row, modalities)
+    root = Path(rec_dir)
+    try:
+        found = [root / _MANIFEST, *(root / _NODE_MANIFESTS).glob("*.json")]
+        return any(path.stat().st_mtime > latest for path in found if path.exists())
+    except OSError:
+        return True
+
+
+def changed_within(rec_dir: str, seconds: float) -> bool:
+    """Whether a file or directory below was touched so recently; what can't be looked at is judged by the ingest."""
+    now = time.time()
+    since, until = now - seconds, now + max(seconds, _AHEAD_S)
+    todo = [rec_dir]
+    while todo:
+        try:
+            below = todo.pop()
+            if since < os.stat(below).st_mtime < until:  # noqa: PTH116
+                return True
+            with os.scandir(below) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+                    elif since < entry.stat(follow_symlinks=False).st_mtime < until:
+                        return True
+        except OSError:
+            continue
+    return False
+
+
+def is_sidecar(path: str) -> bool:
+    """Whether a path below a recording is a manifest or participant.txt, which no row lists."""
+    if "/" not in path:
+        return path in (_MANIFEST, "participant.txt")
+    return path.startswith(_NODE_MANIFESTS) and path.endswith(".json") and path.count("/") == 1
 
 
 class _DoubtError(Exception):
@@ -73,9 +146,3 @@ def _files(directory: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]
                 yield below + name, entry
             else:
                 raise _DoubtError
-
-
-def _is_sidecar(path: str) -> bool:
-    return path in ("manifest.json", "participant.txt") or (
-        path.startswith("_node_manifests/") and path.endswith(".json")
-    )

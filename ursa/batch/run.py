@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ursa.batch.estimate import Estimate
 from ursa.batch.find import Found
-from ursa.batch.have import has_all
-from ursa.catalog.rows import ModalityRow, RecordingRow
+from ursa.batch.have import Walks, changed_within
+from ursa.batch.model import BatchOptions, Slot, Standing, UnexpectedError, Verbs
 from ursa.errors import (
     CredentialsError,
     InvalidRecordingError,
@@ -21,46 +23,32 @@ from ursa.errors import (
     RecordingExistsError,
     UrsaError,
 )
-from ursa.manifest import check_rec_id
+from ursa.events import UploadCallback, UploadProgress
+from ursa.manifest import check_rec_id, shown
 from ursa.policies import Existing, OnFailure
 from ursa.recording import os_error_in_words
-from ursa.register.results import IngestPlan, IngestResult
+from ursa.register.results import IngestPlan
 from ursa.register.several import Outcome
 
-Standing = tuple[RecordingRow, tuple[ModalityRow, ...]]
 NO_MANIFEST = "no manifest (run reconstruct first)"
+INTERRUPTED = "interrupted"
+TIME_IS_OVER = "the time of --max-duration is over"
 
 _LOOKED_UP_AT_ONCE = 2_500
+# Recordings that are in the bucket and wait for the catalog, besides those in flight: they share a commit, which takes
+# about as long for forty as for one.
+_REGISTERING = 48
+_log = logging.getLogger("ursa.batch")
 
 
-@dataclass(frozen=True)
-class Verbs:
-    """What a batch does with a recording; made by ``ursa.interface``.
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """``twin``: the recording of the same rec_id that has its turn before this one."""
 
-    ``ingest``: with how the recording stands in the catalog (None: it is in none); a dry run only plans.
-    ``registered``: one catalog read.
-    """
-
-    ingest: Callable[[Path, Standing | None], IngestResult | IngestPlan]
-    reconstruct: Callable[[Path], object]
-    registered: Callable[[Sequence[str]], Mapping[str, Standing]]
-    stop: Callable[[], object]
-    maintain: Callable[[], object]
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """``max_duration_s``: then nothing new starts, and what is in flight stops, to go on the next time. ``settle_s``:
-    recordings that changed within so many seconds are left alone.
-    """
-
-    jobs: int = 4
-    existing: Existing = Existing.SKIP
-    on_failure: OnFailure = OnFailure.CONTINUE
-    max_duration_s: float | None = None
-    settle_s: float = 0.0
-    reconstruct_missing: bool = False
-    dry_run: bool = False
+    rec_dir: Path
+    standing: Standing | None
+    twin: Future[Outcome] | None
+    future: Future[Outcome] = field(default_factory=Future)
 
 
 @dataclass
@@ -68,7 +56,7 @@ class BatchRun:
     """A batch under way: iterate over it once, for an ``Outcome`` a recording in the order of ``found.rec_dirs``.
 
     ``seconds``, the counts and (of a dry run) the estimate are of what has been told so far. ``credentials``: that they
-    were refused ended the run.
+    were refused ended the run. After an iteration that was interrupted, ``untold`` has what had ended by then.
     """
 
     found: Found
@@ -77,7 +65,12 @@ class BatchRun:
     counts: dict[str, int] = field(default_factory=lambda: {"ok": 0, "have": 0, "skip": 0, "fail": 0})
     credentials: CredentialsError | None = None
     estimate: Estimate = field(default_factory=Estimate)
+    raised: BaseException | None = None
+    """What the caller's own progress callback raised: that ends the run."""
     _why_stopped: str | None = None
+    _pending: list[Future[Outcome] | None] = field(default_factory=list)
+    _todo: deque[_Task] = field(default_factory=deque)
+    _walks: Walks = field(default_factory=Walks)
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -85,88 +78,146 @@ class BatchRun:
         """Since the start."""
         return time.monotonic() - self._started
 
-    def __iter__(self) -> Iterator[Outcome]:
+    @property
+    def why_stopped(self) -> str | None:
+        """Why nothing new starts, in words; None while all is tried."""
+        return self._why_stopped
+
+    def __iter__(self) -> Generator[Outcome, None, None]:
         timer = self._timer()
         try:
             for outcome in self._outcomes():
-                self.counts[outcome.status] += 1
-                if outcome.plan is not None:
-                    self.estimate = self.estimate.plus(outcome.plan)
+                self._count(outcome)
                 yield outcome
             if self.counts["ok"] and not self.options.dry_run:
-                self.verbs.maintain()
+                self._maintain()
         finally:
             if timer:
                 timer.cancel()
 
+    def untold(self) -> Iterator[Outcome]:
+        """Of an interrupted iteration: what had ended, some of it registered, and was not told since it waited its turn."""
+        ended, self._pending = self._pending, []
+        for future in ended:
+            if future is None or future.cancelled() or not future.done() or future.exception() is not None:
+                continue
+            outcome = future.result()
+            if not (outcome.status == "skip" and outcome.reason.startswith(INTERRUPTED)):
+                self._count(outcome)
+                yield outcome
+
+    def tell(self, callback: UploadCallback, event: UploadProgress) -> None:
+        """Pass an event on to the caller; what the caller's callback raises ends the run."""
+        try:
+            callback(event)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    def _count(self, outcome: Outcome) -> None:
+        self.counts[outcome.status] += 1
+        if outcome.plan is not None:
+            self.estimate = self.estimate.plus(outcome.plan)
+
     def _outcomes(self) -> Iterator[Outcome]:
         rec_dirs = self.found.rec_dirs
-        with ThreadPoolExecutor(self.options.jobs, thread_name_prefix="ursa-recording") as pool:
+        threads = self.options.jobs + _REGISTERING
+        with ThreadPoolExecutor(threads, thread_name_prefix="ursa-recording") as pool:
             try:
                 for start in range(0, len(rec_dirs), _LOOKED_UP_AT_ONCE):
-                    group = rec_dirs[start : start + _LOOKED_UP_AT_ONCE]
-                    standing = self.verbs.registered([path.name for path in group if _is_rec_id(path.name)])
-                    yield from self._group(pool, group, standing)
+                    yield from self._group(pool, rec_dirs[start : start + _LOOKED_UP_AT_ONCE])
             except BaseException:
-                self._why_stopped = "interrupted"
+                self._why_stopped = INTERRUPTED
                 self.verbs.stop()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _group(
-        self, pool: ThreadPoolExecutor, group: Sequence[Path], standing: Mapping[str, Standing]
-    ) -> Iterator[Outcome]:
-        futures: list[Future[Outcome] | None] = [
-            pool.submit(self._attempt, path, standing.get(path.name)) for path in group
-        ]
-        for i, future in enumerate(futures):
+    def _group(self, pool: ThreadPoolExecutor, group: Sequence[Path]) -> Iterator[Outcome]:
+        stopped = self._why_stopped is not None
+        standing = {} if stopped else self.verbs.registered([path.name for path in group if _is_rec_id(path.name)])
+        tasks: list[_Task] = []
+        for path in group:
+            # Halves on two roots, or the same recording twice: one after the other, so that the second sees the first.
+            twin = tasks[-1].future if tasks and tasks[-1].rec_dir.name == path.name else None
+            tasks.append(_Task(path, standing.get(path.name), twin))
+        self._pending = [task.future for task in tasks]
+        self._todo.extend(tasks)
+        del standing, tasks
+        for _ in range(self.options.jobs):
+            pool.submit(self._work, pool)
+        for i in range(len(self._pending)):
+            future = self._pending[i]
             assert future is not None
-            yield future.result()
-            futures[i] = None
+            outcome = future.result()
+            self._pending[i] = None
+            yield outcome
 
-    def _attempt(self, rec_dir: Path, standing: Standing | None) -> Outcome:
+    def _work(self, pool: ThreadPoolExecutor) -> None:
+        """One recording after the other; who leaves its slot to register starts another thread in its place."""
+
+        def successor() -> None:
+            with suppress(RuntimeError):  # the pool is shut down: the run was interrupted
+                pool.submit(self._work, pool)
+
+        while self._todo:
+            try:
+                task = self._todo.popleft()
+            except IndexError:
+                return
+            slot = Slot(self._is_stopped, successor)
+            try:
+                task.future.set_result(self._attempt(task, slot))
+            except BaseException as error:  # noqa: BLE001  (it is raised where the outcome is asked for)
+                task.future.set_exception(error)
+            if slot.left:
+                return
+
+    def _attempt(self, task: _Task, slot: Slot) -> Outcome:
+        rec_dir, standing = task.rec_dir, task.standing
         rec_id = rec_dir.absolute().name
+        again = task.twin is not None and task.twin.result().status != "have"
         if self._why_stopped is not None:
             return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped)
         try:
-            outcome = self._judge(rec_dir, rec_id, standing)
+            if again:
+                standing = self.verbs.registered([rec_id]).get(rec_id)
+            outcome = self._judge(rec_dir, rec_id, standing, slot)
         except RecordingExistsError as error:
-            outcome = Outcome(
-                rec_dir, rec_id, "have" if self.options.existing is Existing.SKIP else "fail", error=error
-            )
+            skip = self.options.existing is Existing.SKIP
+            outcome = Outcome(rec_dir, rec_id, "have" if skip else "fail", error=error)
         except ManifestNotFoundError as error:
             outcome = Outcome(rec_dir, rec_id, "skip", error=error, reason=NO_MANIFEST)
-        except UrsaError as error:
-            outcome = Outcome(rec_dir, rec_id, "fail", error=error)
-        except OSError as error:
-            words = InvalidRecordingError(f"{rec_dir}: {os_error_in_words(error)}", path=str(rec_dir))
-            outcome = Outcome(rec_dir, rec_id, "fail", error=words)
-        except RecursionError:
-            deep = InvalidRecordingError(f"{rec_dir}: directories nested too deep", path=str(rec_dir))
-            outcome = Outcome(rec_dir, rec_id, "fail", error=deep)
         except KeyboardInterrupt:
-            return Outcome(
-                rec_dir, rec_id, "skip", reason=f"{self._why_stopped or 'interrupted'}; it goes on next time"
-            )
+            why = f"{self._why_stopped or INTERRUPTED}; it goes on next time"
+            return Outcome(rec_dir, rec_id, "skip", reason=why)
+        except Exception as error:
+            if error is self.raised:
+                self._why_stopped = INTERRUPTED
+                raise
+            outcome = Outcome(rec_dir, rec_id, "fail", error=_as_ursa(error, rec_dir))
         self._heed(outcome)
         return outcome
 
-    def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None) -> Outcome:
+    def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None, slot: Slot) -> Outcome:
         check_rec_id(rec_id)
-        if self.options.settle_s and _changed_within(str(rec_dir), self.options.settle_s):
-            return Outcome(rec_dir, rec_id, "skip", reason=f"changed within the last {self.options.settle_s:g} s")
-        if standing and self.options.existing is Existing.SKIP and has_all(str(rec_dir), *standing):
+        options = self.options
+        if options.settle_s and changed_within(str(rec_dir), options.settle_s):
+            return Outcome(rec_dir, rec_id, "skip", reason=f"changed within the last {options.settle_s:g} s")
+        if standing and options.existing is Existing.SKIP and self._walks.has_all(str(rec_dir), *standing):
             return Outcome(rec_dir, rec_id, "have")
         try:
-            result = self.verbs.ingest(rec_dir, standing)
+            result = self.verbs.ingest(rec_dir, standing, slot)
         except ManifestNotFoundError:
-            if not self.options.reconstruct_missing or self.options.dry_run:
+            if not options.reconstruct_missing or options.dry_run:
                 raise
-            self.verbs.reconstruct(rec_dir)
-            result = self.verbs.ingest(rec_dir, standing)
+            self.verbs.reconstruct(rec_dir, slot)
+            result = self.verbs.ingest(rec_dir, standing, slot)
         if isinstance(result, IngestPlan):
             return Outcome(rec_dir, rec_id, "ok", plan=result)
         return Outcome(rec_dir, rec_id, "ok", result=result)
+
+    def _is_stopped(self) -> bool:
+        return self._why_stopped is not None
 
     def _heed(self, outcome: Outcome) -> None:
         """Whether the rest is to be tried after this."""
@@ -175,8 +226,15 @@ class BatchRun:
         if isinstance(outcome.error, CredentialsError):
             self.credentials = outcome.error
             self._why_stopped = "not tried: the credentials are refused"
-        elif self.options.on_failure is OnFailure.STOP:
-            self._why_stopped = f"not tried, since {outcome.rec_id} failed"
+        elif self.options.on_failure is OnFailure.STOP and self._why_stopped is None:
+            self._why_stopped = f"not tried, since {shown(outcome.rec_id)} failed"
+
+    def _maintain(self) -> None:
+        """What is registered stands, whatever becomes of this."""
+        try:
+            self.verbs.maintain()
+        except Exception:  # noqa: BLE001
+            _logged("the catalog could not be tidied after the run; what was registered stands")
 
     def _timer(self) -> threading.Timer | None:
         if self.options.max_duration_s is None:
@@ -187,7 +245,8 @@ class BatchRun:
         return timer
 
     def _expire(self) -> None:
-        self._why_stopped = "the time of --max-duration is over"
+        # In this order: who starts between the two lines sees the first, who was there before hears the second.
+        self._why_stopped = self._why_stopped or TIME_IS_OVER
         self.verbs.stop()
 
 
@@ -198,21 +257,25 @@ def _is_rec_id(name: str) -> bool:
         return False
 
 
-def _changed_within(directory: str, seconds: float) -> bool:
-    """Whether a file or directory below was touched so recently; what can't be looked at is judged by the ingest."""
-    limit = time.time() - seconds
-    todo = [directory]
-    while todo:
-        try:
-            below = todo.pop()
-            if os.stat(below).st_mtime > limit:  # noqa: PTH116
-                return True
-            with os.scandir(below) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-                    elif entry.stat(follow_symlinks=False).st_mtime > limit:
-                        return True
-        except OSError:
-            continue
-    return False
+def _logged(words: str) -> None:
+    """With the traceback, where there is a log: without one Python would print it on the terminal."""
+    if _log.hasHandlers():
+        _log.exception("%s", words)
+
+
+def _as_ursa(error: Exception, rec_dir: Path) -> UrsaError:
+    """Any error as one that says what is wrong with this recording, and keeps the others going."""
+    if isinstance(error, UrsaError):
+        return error
+    where = shown(str(rec_dir), 400)
+    if isinstance(error, OSError):
+        return InvalidRecordingError(f"{where}: {os_error_in_words(error)}", path=str(rec_dir))
+    if isinstance(error, RecursionError):
+        return InvalidRecordingError(f"{where}: directories nested too deep", path=str(rec_dir))
+    _logged(f"{where}: unexpected")
+    return UnexpectedError(
+        f"{where}: {type(error).__name__}: {shown(str(error))}",
+        hint="This is a bug in ursa: please report it with the traceback, which `--log-file FILE` and `--verbose` show."
+        " `ursa show` tells whether the recording is registered; running it again is safe.",
+        kind=type(error).__name__,
+    )

@@ -1,0 +1,256 @@
+"""`ursa batch` over many recordings: the first run, the run over what is all registered, and small recordings.
+
+    python benchmarks/batch.py [--rounds 3] [--recordings 10000] [--small 300] [--parts small,many] [--dir DIR]
+
+Everything against one weed server in one run. `small`: 300 recordings of 10 files of 20 KiB, ursa and rclone in turn,
+medians. `many`: 10,000 recordings of 10 files of 64 bytes are registered (peak memory, and how it grows), then found
+registered again, beside `find` over the same tree and a process that does nothing but the catalog read. Requests are
+counted by a proxy in a process of its own, in runs that are not timed. Asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from servers import S3Server, find_executable
+from transfer import KIB, MIB, Far, Sample, config_text, measure, running
+
+FILES = 10
+
+CATALOG_READ = """
+import os, sys, time
+from pathlib import Path
+from ursa import DataInterface
+config, root = sys.argv[1:]
+data = DataInterface("r2", Path(config))
+data.enable_writes(roles=("assets_rw", "raw_rw"))
+names = sorted(os.listdir(root))
+start = time.perf_counter()
+catalog = data._catalog
+opened = time.perf_counter()
+found = 0
+for at in range(0, len(names), 2_500):
+    found += len(catalog.registered(names[at : at + 2_500]))
+assert found == len(names), found
+print(opened - start, time.perf_counter() - opened)
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The server, where its config is, and where recordings are."""
+
+    server: S3Server
+    root: Path
+    environment: dict[str, str]
+
+    def config(self, endpoint: str) -> Path:
+        """A config file for this endpoint."""
+        path = self.root / f"ursa-{endpoint.rsplit(':', 1)[-1]}.yaml"
+        path.write_text(config_text(endpoint))
+        return path
+
+    def batch(self, source: Path, endpoint: str | None = None) -> list[str]:
+        """The command."""
+        config = self.config(endpoint or self.server.endpoint_url)
+        return [find_executable("ursa"), "batch", str(source), "--config", str(config), "--no-progress"]
+
+
+def make_source(root: Path, recordings: int, size: int) -> Path:
+    """Recordings as a rig writes them; random content, every sha256 listed."""
+    root.mkdir()
+    mark = secrets.token_hex(3)
+    for number in range(recordings):
+        rec_dir = root / f"rec_20260101_{number:06d}_{mark}"
+        (rec_dir / "eeg_a").mkdir(parents=True)
+        files = []
+        for index in range(FILES):
+            data = os.urandom(size)
+            path = f"eeg_a/seg_{index:03d}.edf"
+            (rec_dir / path).write_bytes(data)
+            files.append({"path": path, "size_bytes": size, "sha256": hashlib.sha256(data).hexdigest()})
+        manifest = {"recording_id": rec_dir.name, "started_at": "2026-01-01T00:00:00Z", "files": files}
+        (rec_dir / "manifest.json").write_text(json.dumps(manifest))
+    return root
+
+
+@contextmanager
+def bench(root: Path) -> Iterator[Bench]:
+    """A fresh server with an empty catalog."""
+    with running("weed", root / "server") as server:
+        environment = {
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+            "AWS_REGION": "us-east-1",
+            "HOME": str(root),
+        }
+        made = Bench(server, root, environment)
+        init = [find_executable("ursa"), "catalog", "init", "--yes", "-q", "--config"]
+        subprocess.run([*init, str(made.config(server.endpoint_url))], env=environment, check=True)
+        yield made
+
+
+def small(root: Path, recordings: int, rounds: int) -> None:
+    """ursa and rclone in turn."""
+    samples: dict[str, list[Sample]] = {"ursa batch": [], "rclone copy": []}
+    requests = 0
+    for number in range(rounds + 1):
+        with bench(root) as made:
+            source = make_source(root / "source", recordings, 20 * KIB)
+            if number == rounds:  # counted, not timed
+                far = Far(made.server, 0)
+                requests = measure(made.batch(source, far.url), made.environment, far).requests or 0
+                far.close()
+            else:
+                samples["rclone copy"].append(measure(rclone(made, source), made.environment, None))
+                samples["ursa batch"].append(measure(made.batch(source), made.environment, None))
+            shutil.rmtree(source)
+    print(
+        f"\n### {recordings} recordings of {FILES} × 20 KiB\n\n| | wall s | CPU s | peak MiB |\n| --- | --- | --- | --- |"
+    )
+    for name, found in samples.items():
+        print(
+            f"| {name} | {median(found, 'wall_s'):.2f} | {median(found, 'cpu_s'):.2f}"
+            f" | {max(sample.peak_bytes for sample in found) / MIB:.0f} |"
+        )
+    ratio = median(samples["ursa batch"], "wall_s") / median(samples["rclone copy"], "wall_s")
+    # Ten files and the manifest are a request each whatever one does; the rest is what a recording costs.
+    print(
+        f"\nursa / rclone: {ratio:.2f}; {requests / recordings:.1f} requests a recording,"
+        f" {requests / recordings - FILES - 1:.1f} over its files",
+        flush=True,
+    )
+
+
+def rclone(made: Bench, source: Path) -> list[str]:
+    """The peer."""
+    server = made.server
+    remote = (
+        f":s3,provider=Other,endpoint='{server.endpoint_url}',access_key_id={server.access_key},"
+        f"secret_access_key={server.secret_key}:raw-bench/rclone"
+    )
+    return [find_executable("rclone"), "--config", os.devnull, "copy", "--transfers", "16", str(source), remote]
+
+
+def many(root: Path, recordings: int, rounds: int) -> None:
+    """The first run's memory; the next runs' time and requests."""
+    with bench(root) as made:
+        source = make_source(root / "source", recordings, 64)
+        first, growth = with_growth(made.batch(source), made.environment, recordings)
+        found: dict[str, list[float]] = {"find -printf %s": [], "catalog read": [], "ursa batch, all HAVE": []}
+        opening: list[float] = []
+        peaks = []
+        for _ in range(rounds):
+            walk = [find_executable("find"), str(source), "-type", "f", "-printf", "%s\n"]
+            found["find -printf %s"].append(measure(walk, made.environment, None).wall_s)
+            opened, read = catalog_read(made, source)
+            opening.append(opened)
+            found["catalog read"].append(read)
+            again = measure(made.batch(source), made.environment, None)
+            found["ursa batch, all HAVE"].append(again.wall_s)
+            peaks.append(again.peak_bytes)
+        far = Far(made.server, 0)
+        requests = measure(made.batch(source, far.url), made.environment, far).requests
+        far.close()
+    print(f"\n### {recordings} recordings of {FILES} × 64 bytes\n")
+    print(f"first run: {first.wall_s:.1f} s, {first.cpu_s:.1f} s of CPU, peak {first.peak_bytes / MIB:.0f} MiB")
+    print("resident MiB after each tenth: " + ", ".join(f"{size / MIB:.0f}" for size in growth))
+    print("\n| | median s |\n| --- | --- |")
+    for name, times in found.items():
+        print(f"| {name} | {statistics.median(times):.2f} |")
+    walked, read, batch = (statistics.median(times) for times in found.values())
+    opened = statistics.median(opening)
+    print(
+        f"\n(batch - catalog read) / find: {(batch - read) / walked:.2f}"
+        f" (of the batch {opened:.2f} s open the catalog; its start is in it too); {requests} requests; peak"
+        f" {max(peaks) / MIB:.0f} MiB",
+        flush=True,
+    )
+
+
+def catalog_read(made: Bench, source: Path) -> tuple[float, float]:
+    """Seconds to open the catalog, and to ask it for all recordings, in a process that does nothing else."""
+    command = [sys.executable, "-c", CATALOG_READ, str(made.config(made.server.endpoint_url)), str(source)]
+    run = subprocess.run(command, env=made.environment, check=True, capture_output=True, text=True)
+    opened, read = map(float, run.stdout.split())
+    return opened, read
+
+
+def with_growth(command: list[str], environment: dict[str, str], recordings: int) -> tuple[Sample, list[int]]:
+    """Run it, and look at its memory each time that another tenth of its lines is out (Linux)."""
+    growth: list[int] = []
+    started = time.perf_counter()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+
+        def follow() -> None:
+            assert process.stdout is not None
+            for number, _line in enumerate(process.stdout, 1):
+                if number % max(1, recordings // 10) == 0:
+                    growth.append(resident(process.pid))
+
+        reader = threading.Thread(target=follow)
+        reader.start()
+        reader.join()
+        _pid, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed with {process.returncode}")
+    wall = time.perf_counter() - started
+    unit = 1 if sys.platform == "darwin" else KIB
+    return Sample(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, None), growth
+
+
+def resident(pid: int) -> int:
+    """Bytes; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def median(samples: list[Sample], name: str) -> float:
+    """Of one figure."""
+    return statistics.median(getattr(sample, name) for sample in samples)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recordings", type=int, default=10_000)
+    parser.add_argument("--small", type=int, default=300)
+    parser.add_argument("--parts", default="small,many")
+    parser.add_argument(
+        "--dir", default=None, help="where sources and the server's data are; the temp directory if not given"
+    )
+    arguments = parser.parse_args()
+    for part in arguments.parts.split(","):
+        with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="ursa-bench-") as directory:
+            if part == "small":
+                small(Path(directory), arguments.small, arguments.rounds)
+            else:
+                many(Path(directory), arguments.recordings, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

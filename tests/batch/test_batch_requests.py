@@ -1,0 +1,70 @@
+"""How many requests a batch takes: none for a recording that is registered, few for one that is new."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from batch_tools import WRITES, age, rec
+
+from conftest import Buckets, MakeConfig
+from helpers import make_recording
+from proxy import FaultProxy
+from servers import S3Server
+from ursa import DataInterface, Outcome
+
+
+@pytest.fixture
+def proxied(
+    weed_buckets: Buckets, s3_config: MakeConfig, fault_proxy: Callable[[S3Server], FaultProxy]
+) -> tuple[FaultProxy, Path]:
+    """A proxy before a server with an empty catalog, and the config that goes through it."""
+    with DataInterface("r2", s3_config(weed_buckets)) as data:
+        data.enable_writes()
+        data.init_catalog()
+    proxy = fault_proxy(weed_buckets.server)
+    return proxy, s3_config(weed_buckets.at(proxy.url))
+
+
+def run(config: Path, *roots: Path) -> list[Outcome]:
+    """A batch in a data interface of its own, as a process has."""
+    with DataInterface("r2", config) as data:
+        data.enable_writes(roles=WRITES)
+        return list(data.batch(roots, jobs=8))
+
+
+def test_the_same_for_sixty_registered_ones_as_for_ten(proxied: tuple[FaultProxy, Path], tmp_path: Path) -> None:
+    proxy, config = proxied
+    few, many = tmp_path / "few", tmp_path / "many"
+    many.mkdir()
+    for number in range(60):
+        rec_dir = make_recording(few if number < 10 else many, rec(number), {"eeg_a/a.edf": b"eeg %d" % number})
+        age(rec_dir)
+    assert {outcome.status for outcome in run(config, few, many)} == {"ok"}
+    assert proxy.count() / 60 <= 2 + 20, "more than twenty requests a recording over its two files"
+    counts = []
+    for roots, expected in (((few,), 10), ((few, many), 60)):
+        proxy.clear()
+        outcomes = run(config, *roots)
+        assert len(outcomes) == expected
+        assert {outcome.status for outcome in outcomes} == {"have"}
+        counts.append(proxy.count())
+        assert not [entry for entry in proxy.log if "recordings/rec_" in entry.path], "a request for a recording"
+    # Opening the catalog and one look-up; the data files that it reads are not as many as recordings.
+    assert counts[1] <= counts[0] + 4
+
+
+def test_touched_and_equal_takes_no_request_of_its_own(proxied: tuple[FaultProxy, Path], tmp_path: Path) -> None:
+    proxy, config = proxied
+    rec_dirs = [make_recording(tmp_path, rec(number), {"eeg_a/a.edf": b"eeg %d" % number}) for number in range(5)]
+    for rec_dir in rec_dirs:
+        age(rec_dir)
+    run(config, tmp_path)
+    for rec_dir in rec_dirs:
+        os.utime(rec_dir / "eeg_a" / "a.edf")
+    proxy.clear()
+    assert {outcome.status for outcome in run(config, tmp_path)} == {"have"}
+    assert not [entry for entry in proxy.log if entry.kind == "list" and "rec_" in entry.query.get("prefix", "")]
+    assert not [entry for entry in proxy.log if "recordings/rec_" in entry.path]

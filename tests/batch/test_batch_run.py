@@ -1,0 +1,277 @@
+"""The run: order, twins, poison among good recordings, stops; the API's side of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_tools import Lab, age, make_lab, rec
+
+from helpers import write_node_manifest
+from ursa import InvalidRecordingError, Outcome, UploadProgress, UsageError, WritesNotEnabledError
+from ursa.batch.find import Found
+from ursa.batch.model import BatchOptions, UnexpectedError, Verbs
+from ursa.batch.run import BatchRun
+from ursa.errors import CredentialsError, StorageError
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """An empty lab."""
+    return make_lab(tmp_path)
+
+
+def told(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    """What became of each."""
+    return [(outcome.rec_id, outcome.status) for outcome in outcomes]
+
+
+def test_in_order_whatever_ends_first(lab: Lab) -> None:
+    lab.make(1, {"eeg_a/big.edf": os.urandom(24 << 20)}, list_sha256=False)
+    for number in range(2, 9):
+        lab.make(number)
+    ended: list[str] = []
+
+    def follow(event: UploadProgress) -> None:
+        if event.phase == "done":
+            ended.append(event.rec_id)
+
+    outcomes = lab.run(jobs=8, progress=follow)
+    assert told(outcomes) == [(rec(number), "ok") for number in range(1, 9)]
+    assert ended[-1] == rec(1) and sorted(ended) == lab.rows()
+
+
+def test_a_poisoned_one_never_stops_the_rest(lab: Lab) -> None:
+    good = [lab.make(number) for number in (10, 20, 30)]
+    (lab.nas / rec(11)).symlink_to(lab.root / "gone")
+    (lab.nas / rec(12)).symlink_to(rec(12))
+    looped = lab.make(13)
+    (looped / "eeg_a" / "again").symlink_to("..")
+    latin = lab.make(14)
+    (Path(os.fsdecode(bytes(latin) + b"/eeg_a/caf\xe9.edf"))).write_bytes(b"x")
+    os.mkfifo(lab.make(15) / "eeg_a" / "pipe")
+    (lab.nas / "rec_20260520_000016_UPPER").mkdir()
+    Path(os.fsdecode(os.fsencode(lab.nas) + b"/rec_20260520_000017_\xe9")).mkdir()
+    os.mkfifo(lab.nas / rec(18))
+    (lab.make(19) / "manifest.json").write_bytes(b"\xff\xfe{")
+    lab.make(21, manifest=False)
+    lab.make(22, {"_notes/a.txt": b"no raw data"})
+    outcomes = {outcome.rec_id: outcome for outcome in lab.run()}
+    assert lab.rows() == [path.name for path in good]
+    failed = {name for name, outcome in outcomes.items() if outcome.status == "fail"}
+    assert (
+        len(failed) == 8
+        and {rec(11), rec(12), rec(13), rec(14), rec(15), rec(19), "rec_20260520_000016_UPPER"} < failed
+    )
+    assert {name for name, outcome in outcomes.items() if outcome.status == "skip"} == {rec(21), rec(22)}
+    words = {name: str(outcomes[name].error) for name in failed}
+    assert r"eeg_a/caf\xe9.edf" in words[rec(14)] and "FIFO" in words[rec(15)] and "loops" in words[rec(13)]
+    assert all(type(outcome.error) is not UnexpectedError for outcome in outcomes.values())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
+def test_an_unreadable_one_fails_by_name(lab: Lab) -> None:
+    lab.make(1).chmod(0)
+    lab.make(2)
+    first, second = lab.run()
+    assert (first.status, second.status) == ("fail", "ok") and "permission denied" in str(first.error)
+    (lab.nas / rec(1)).chmod(0o755)
+
+
+def test_halves_on_two_roots_are_one_recording(lab: Lab) -> None:
+    for root, worker, host in (("left", "camera_left", "ape"), ("right", "camera_right", "bee")):
+        half = lab.make(1, {f"{worker}/a.mp4": worker.encode()}, root=lab.root / root, manifest=False)
+        write_node_manifest(half, host, [worker])
+    outcomes = lab.run(lab.root / "left", lab.root / "right", jobs=8)
+    assert [outcome.result.action for outcome in outcomes if outcome.result] == ["created", "merged"]
+    with lab.data() as data:
+        assert [row.name for row in data.list_modalities()] == ["camera_left", "camera_right"]
+        (check,) = data.verify(everything=True, level="full")
+        assert check.ok
+    assert [outcome.status for outcome in lab.run(lab.root / "left", lab.root / "right")] == ["have", "have"]
+
+
+def test_the_same_on_two_roots_is_sent_once_and_other_bytes_are_a_conflict(lab: Lab) -> None:
+    files = {"eeg_a/a.edf": b"eeg"}
+    for root, content in (("a", files), ("b", files), ("c", {"eeg_a/a.edf": b"EEG"})):
+        lab.make(1, content, root=lab.root / root)
+    first, second, third = lab.run(*(lab.root / root for root in "abc"), jobs=8)
+    assert (first.status, second.status, third.status) == ("ok", "have", "fail")
+    assert third.rec_dir == lab.root / "c" / rec(1)
+    assert (lab.stored / rec(1) / "eeg_a/a.edf").read_bytes() == b"eeg"
+
+
+def test_settle_leaves_alone_what_is_still_copied(lab: Lab) -> None:
+    age(lab.make(1), 7200)
+    lab.make(2)
+    future = lab.make(3)
+    age(future, -10 * 86_400)  # a wrong clock is no sign of writing
+    assert told(lab.run(settle_s=3600)) == [(rec(1), "ok"), (rec(2), "skip"), (rec(3), "ok")]
+    assert lab.rows() == [rec(1), rec(3)]
+
+
+def test_on_failure_stop_starts_nothing_after_it(lab: Lab) -> None:
+    lab.make(1)
+    (lab.nas / rec(2)).mkdir()
+    (lab.make(2, {"eeg_a/a.edf": b"x"}, root=lab.root / "x") / "manifest.json").rename(
+        lab.nas / rec(2) / "manifest.json"
+    )
+    lab.make(3)
+    outcomes = lab.run(jobs=1, on_failure="stop")
+    assert told(outcomes) == [(rec(1), "ok"), (rec(2), "fail"), (rec(3), "skip")]
+    assert outcomes[2].reason == f"not tried, since {rec(2)} failed" and lab.rows() == [rec(1)]
+
+
+def test_reconstruct_missing_writes_the_manifest_first(lab: Lab) -> None:
+    rec_dir = lab.make(1, manifest=False)
+    assert lab.one().status == "skip" and not (rec_dir / "manifest.json").exists()
+    assert lab.one(reconstruct_missing=True, dry_run=True).status == "skip"
+    assert not (rec_dir / "manifest.json").exists()
+    assert lab.one(reconstruct_missing=True).status == "ok"
+    assert (rec_dir / "manifest.json").read_bytes() == (lab.stored / rec(1) / "manifest.json").read_bytes()
+
+
+def test_a_dry_run_plans_and_writes_nothing(lab: Lab) -> None:
+    lab.make(1, {"eeg_a/a.edf": bytes(1000)})
+    lab.run()
+    lab.make(2, {"eeg_a/a.edf": bytes(5000), "eeg_a/b.edf": bytes(7000)})
+    before = sorted(path for path in (lab.root / "store").rglob("*"))
+    with lab.data() as data:
+        batch = data.batch([lab.nas], dry_run=True)
+        have, planned = list(batch)
+    assert (have.status, planned.status) == ("have", "ok") and planned.plan is not None
+    assert [item.key.rsplit("/", 1)[1] for item in planned.plan.sends] == ["a.edf", "b.edf", "manifest.json"]
+    assert batch.estimate.files == 3 and batch.estimate.bytes == planned.plan.bytes_to_send > 12_000
+    assert batch.estimate.class_a > 3 and batch.estimate.dollars > 0
+    assert sorted(path for path in (lab.root / "store").rglob("*")) == before
+
+
+def test_what_the_callback_raises_ends_the_run(lab: Lab) -> None:
+    for number in range(1, 30):
+        lab.make(number)
+
+    def follow(_event: UploadProgress) -> None:
+        raise RuntimeError("enough")
+
+    with lab.data() as data:
+        batch = data.batch([lab.nas], jobs=2, progress=follow)
+        with pytest.raises(RuntimeError, match="enough"):
+            list(batch)
+    assert lab.rows() == []
+
+
+def test_writes_and_jobs_are_checked_first(lab: Lab) -> None:
+    lab.make(1)
+    with lab.data() as data, pytest.raises(UsageError):
+        data.batch([lab.nas], jobs=0)
+    reader = type(lab.data())("local", lab.config)
+    with pytest.raises(WritesNotEnabledError):
+        reader.batch([lab.nas])
+    assert [outcome.status for outcome in reader.batch([lab.nas], dry_run=True)] == ["ok"]
+
+
+# The run alone, with verbs that do what no real one does on demand.
+
+DIRS = tuple(Path(f"/nas/{rec(number)}") for number in range(1, 9))
+
+
+def alone(ingest: Callable[..., Any], stop: Callable[[], object] = lambda: None, **options: Any) -> BatchRun:
+    """A run over eight recordings of which none is registered."""
+    verbs = Verbs(ingest, lambda *_: None, lambda _names: {}, stop, lambda: None)
+    return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (KeyError("x"), UnexpectedError),
+        (OSError(5, "Input/output error"), InvalidRecordingError),
+        (RecursionError(), InvalidRecordingError),
+        (StorageError("down"), StorageError),
+    ],
+)
+def test_whatever_one_raises_the_others_are_tried(raised: Exception, kind: type[Exception]) -> None:
+    def ingest(rec_dir: Path, *_: object) -> Any:
+        if rec_dir == DIRS[3]:
+            raise raised
+        raise InvalidRecordingError("no")
+
+    outcomes = list(alone(ingest))
+    assert [outcome.rec_dir for outcome in outcomes] == list(DIRS)
+    assert type(outcomes[3].error) is kind and outcomes[3].status == "fail"
+
+
+def test_refused_credentials_end_the_run() -> None:
+    def ingest(*_: object) -> Any:
+        raise CredentialsError("expired")
+
+    batch = alone(ingest, jobs=1)
+    outcomes = list(batch)
+    assert [outcome.status for outcome in outcomes] == ["fail"] + ["skip"] * 7
+    assert batch.credentials is not None and "credentials" in outcomes[-1].reason
+
+
+def test_time_that_is_over_stops_who_has_not_heard_of_it() -> None:
+    """A recording that is about to begin as the time ends misses ``stop``, and must see it in its slot."""
+    over = threading.Event()
+
+    def ingest(_rec_dir: Path, _standing: object, slot: Any) -> Any:
+        assert over.wait(10)
+        slot.check()
+        raise AssertionError("it went on")
+
+    outcomes = list(alone(ingest, over.set, jobs=2, max_duration_s=0.05))
+    assert [outcome.status for outcome in outcomes] == ["skip"] * 8
+    assert outcomes[0].reason == "the time of --max-duration is over; it goes on next time"
+    assert outcomes[-1].reason == "the time of --max-duration is over"
+
+
+def test_an_interrupted_run_still_tells_what_had_ended() -> None:
+    release = threading.Event()
+    started = threading.Event()
+
+    def ingest(rec_dir: Path, *_: object) -> Any:
+        if rec_dir == DIRS[1]:
+            started.set()
+            assert release.wait(10)
+            raise KeyboardInterrupt
+        raise InvalidRecordingError("no")
+
+    batch = alone(ingest, release.set, jobs=2)
+    outcomes = iter(batch)
+    assert next(outcomes).rec_dir == DIRS[0]
+    assert started.wait(10)
+    time.sleep(0.2)  # the other six go by
+    outcomes.close()  # type: ignore[attr-defined]
+    assert [outcome.rec_dir for outcome in batch.untold()] == list(DIRS[2:])
+    assert batch.counts["fail"] == 7 and list(batch.untold()) == []
+
+
+def test_no_more_in_flight_than_jobs() -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def ingest(*_: object) -> Any:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        raise InvalidRecordingError("no")
+
+    assert len(list(alone(ingest, jobs=3))) == 8
+    assert most[0] == 3
+
+
+def test_the_same_data_under_two_names_is_registered_once(lab: Lab) -> None:
+    for number in (1, 2):
+        lab.make(number, {"eeg_a/a.edf": b"the same"})
+    outcomes = lab.run(jobs=8)
+    assert sorted(outcome.status for outcome in outcomes) == ["fail", "ok"]
+    (failed,) = [outcome for outcome in outcomes if outcome.status == "fail"]
+    assert "is registered already, as" in str(failed.error) and len(lab.rows()) == 1

@@ -1,0 +1,72 @@
+"""What a batch is made of: what it does with a recording, its options, and a recording's place among those in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ursa.catalog.rows import ModalityRow, RecordingRow
+from ursa.errors import UrsaError
+from ursa.policies import Existing, OnFailure
+from ursa.register.results import IngestPlan, IngestResult
+
+Standing = tuple[RecordingRow, tuple[ModalityRow, ...]]
+"""How a recording stands in the catalog."""
+
+
+class UnexpectedError(UrsaError):
+    """A bug of ours met a recording. ``kind``: the class of what was raised; the log has its traceback."""
+
+    kind: str = ""
+
+
+@dataclass
+class Slot:
+    """A recording's place among those in flight, which it gives to the next one as soon as its bytes are sent."""
+
+    stopped: Callable[[], bool]
+    successor: Callable[[], object]
+    left: bool = False
+
+    def leave(self) -> None:
+        """Let another recording begin."""
+        if not self.left:
+            self.left = True
+            self.successor()
+
+    def check(self, *_: object) -> None:
+        """Raise KeyboardInterrupt where the run was stopped."""
+        if self.stopped():
+            raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Verbs:
+    """What a batch does with a recording; made by ``ursa.interface``.
+
+    ``ingest``: with how the recording stands in the catalog (None: it is in none); a dry run only plans. It leaves its
+    slot before it registers. It and ``reconstruct`` check their slot once ``stop`` reaches them, so that whoever stops
+    a run is heard in any case. ``registered``: one catalog read.
+    """
+
+    ingest: Callable[[Path, Standing | None, Slot], IngestResult | IngestPlan]
+    reconstruct: Callable[[Path, Slot], object]
+    registered: Callable[[Sequence[str]], Mapping[str, Standing]]
+    stop: Callable[[], object]
+    maintain: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """``max_duration_s``: then nothing new starts, and what is in flight stops, to go on the next time. ``settle_s``:
+    recordings that changed within so many seconds are left alone.
+    """
+
+    jobs: int = 4
+    existing: Existing = Existing.SKIP
+    on_failure: OnFailure = OnFailure.CONTINUE
+    max_duration_s: float | None = None
+    settle_s: float = 0.0
+    reconstruct_missing: bool = False
+    dry_run: bool = False
