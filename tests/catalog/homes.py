@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
+from ursa.catalog.metadata import WORKERS_KEY, workers_text
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.catalog.tables import Author, Change
 from ursa.credentials import Credentials
 from ursa.register.commit import Registration
-from ursa.register.decide import WORKERS_KEY, workers_text
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
 from ursa.store.s3 import S3Location, S3Store
@@ -83,7 +83,7 @@ def modality(number: int = 1, name: str = "eeg", worker_id: str = "a", **fields:
     """A worker's row with one file."""
     path = f"{name}_{worker_id}/x.bin" if worker_id else f"{name}/x.bin"
     file = FileRow(path, f"recordings/{rec_id(number)}/{path}", 10, "cd" * 32, "etag", "sha256")
-    values: dict[str, object] = {"files": (file,), "bytes": 10, "node": "green-mantis"}
+    values: dict[str, object] = {"files": (file,), "bytes": 10, "node": "green-mantis", "rec_id": rec_id(number)}
     return ModalityRow(recording_hash(number), name, worker_id, **(values | fields))  # type: ignore[arg-type]
 
 

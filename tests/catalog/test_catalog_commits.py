@@ -32,6 +32,7 @@ from servers import S3Server
 from ursa import DataInterface
 from ursa.catalog.arrow import RECORDINGS
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.layout import SMALL_EVERY
 from ursa.catalog.tables import Change
 from ursa.errors import ConflictError, RecordingExistsError, StorageError
 from ursa.policies import Action
@@ -164,7 +165,7 @@ def test_a_second_half_is_merged(catalog: Catalog) -> None:
 
 def test_a_derived_hash_gives_way_to_the_registered_one(catalog: Catalog) -> None:
     register(catalog, registration(1))
-    other = registration(1, modality(2, "mic", ""), recording_hash=recording_hash(2))
+    other = registration(1, modality(2, "mic", "", rec_id=rec_id(1)), recording_hash=recording_hash(2))
     row, _ = register(catalog, other)
     assert row.recording_hash == recording_hash(1)
     assert {worker.recording_hash for worker in catalog.list_modalities()} == {recording_hash(1)}
@@ -286,7 +287,7 @@ def test_a_store_that_fails_for_good(catalog: Catalog, monkeypatch: pytest.Monke
 def test_compaction_keeps_the_rows(catalog: Catalog) -> None:
     for number in range(25):
         catalog.ensure_participants([f"P {number:02}"])
-        if catalog.participants.version < tables._COMPACT_EVERY:
+        if catalog.participants.version < SMALL_EVERY:
             assert len(DeltaTable(catalog.participants.uri).file_uris()) == number + 1
     assert len(DeltaTable(catalog.participants.uri).file_uris()) < 10
     names = [row.display_name for row in catalog.list_participants()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 import ursa.catalog.rows as rows_module
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.query import query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, normalize_name, participant_id
 from ursa.catalog.tables import Change
 from ursa.errors import RecordingNotFoundError, UsageError
@@ -146,6 +148,7 @@ def test_participants_through_arrow(rows: list[ParticipantRow]) -> None:
 @given(RECORDING_ROWS, MODALITY_ROWS)
 def test_rows_through_the_tables(catalog: Catalog, row: RecordingRow, worker: ModalityRow) -> None:
     catalog.recordings.compare_and_swap(lambda: Change([row], "true", "test"))
+    worker = replace(worker, rec_id=row.rec_id, recording_hash=row.recording_hash)
     catalog.modalities.compare_and_swap(lambda: Change([worker], "true", "test"))
     assert catalog.list_recordings() == [row]
     assert catalog.list_modalities() == [worker]
@@ -165,9 +168,9 @@ def test_odd_texts(catalog: Catalog, text: str) -> None:
 def test_a_row_of_nones(catalog: Catalog) -> None:
     row = RecordingRow(recording_hash(1), rec_id(1))
     add_recordings(catalog, [row])
-    add_modalities(catalog, [ModalityRow(recording_hash(1), "eeg")])
+    add_modalities(catalog, [ModalityRow(recording_hash(1), "eeg", rec_id=rec_id(1))])
     assert catalog.find_recording(rec_id(1)) == row
-    assert catalog.list_modalities() == [ModalityRow(recording_hash(1), "eeg")]
+    assert catalog.list_modalities() == [ModalityRow(recording_hash(1), "eeg", rec_id=rec_id(1))]
 
 
 def test_large_maps_and_lists(catalog: Catalog) -> None:
@@ -347,9 +350,21 @@ def test_modalities_without_a_recording_are_invisible(catalog: Catalog) -> None:
     add_modalities(catalog, [modality(1), modality(2)])
     assert [row.recording_hash for row in catalog.list_modalities()] == [recording_hash(1)]
     assert catalog.list_modalities({"recording_hash": recording_hash(2)}) == []
-    assert len(catalog.modalities_of(recording_hash(2))) == 1
+    assert catalog.modalities_of(recording_hash(2)) == []
+    assert catalog.modalities_for([recording(2)]) == [modality(2)]
     add_recordings(catalog, [recording(2)])
     assert len(catalog.list_modalities()) == 2
+
+
+def test_modalities_of_another_name_are_not_its_own(catalog: Catalog) -> None:
+    """A dead run's, of the same bytes under another rec_id."""
+    add_recordings(catalog, [recording(1)])
+    add_modalities(catalog, [modality(1), modality(1, rec_id=rec_id(2), status="other")])
+    assert catalog.list_modalities() == [modality(1)]
+    assert catalog.list_modalities({"recording_hash": recording_hash(1)}) == [modality(1)]
+    assert catalog.modalities_of(recording_hash(1)) == [modality(1)]
+    assert query(catalog).modalities == {"eeg": [modality(1)]}
+    assert catalog.registered([rec_id(1), rec_id(2)]) == {rec_id(1): (recording(1), (modality(1),))}
 
 
 def test_what_others_commit_is_seen(tmp_path: Path) -> None:
@@ -392,9 +407,9 @@ def test_duckdb_reads_the_files(filled: Catalog) -> None:
     modalities = DeltaTable(filled.modalities.uri).file_uris()
     with duckdb.connect() as connection:
         found = connection.execute(
-            "SELECT rec_id, count(*), sum(f.size_bytes), any_value(r.metadata['manifest_recording_id'])"
+            "SELECT m.rec_id, count(*), sum(f.size_bytes), any_value(r.metadata['manifest_recording_id'])"
             " FROM read_parquet($recordings) r JOIN read_parquet($modalities) m USING (recording_hash),"
-            " UNNEST(m.files) AS unnested(f) WHERE m.modality = 'eeg' GROUP BY ALL ORDER BY rec_id",
+            " UNNEST(m.files) AS unnested(f) WHERE m.modality = 'eeg' GROUP BY ALL ORDER BY m.rec_id",
             {"recordings": recordings, "modalities": modalities},
         ).fetchall()
     assert found == [(rec_id(number), 2, 20, rec_id(number)) for number in range(6)]

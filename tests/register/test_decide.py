@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ursa.catalog.metadata import AUXILIARY_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary, auxiliary_text, workers_text
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import ConflictError, RecordingExistsError
 from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
 from ursa.policies import Action
-from ursa.catalog.metadata import AUXILIARY_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary, auxiliary_text, workers_text
 from ursa.register.decide import Decision, decide, differences, exists, identify, merged
 
 OLD, NEW = "aa" * 32, "bb" * 32

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from operator import itemgetter
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-from arro3.core import Array, DataType, RecordBatch, Table, list_array, struct_array
+from arro3.core import (
+    Array,
+    DataType,
+    RecordBatch,
+    Table,
+    list_array,
+    list_flatten,
+    list_offsets,
+    struct_array,
+    struct_field,
+)
 from arro3.core import Field as ArrowField
 from deltalake import Field, Schema
 from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
@@ -61,8 +71,26 @@ class TableKind(Generic[Row]):
     def rows(self, table: Table) -> list[Row]:
         """Rows from a query's result; columns that this ursa does not know are left aside."""
         known = [name for name in self.columns if name in table.column_names]
-        columns = [table.column(name).to_pylist() for name in known]
+        columns = [_values(table.column(name)) for name in known]
         return [self.from_values(dict(zip(known, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values in Python."""
+    if DataType.is_list(column.type) and DataType.is_struct(column.type.value_type):
+        return [files for chunk in column.chunks for files in _file_tuples(chunk)]
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _file_tuples(chunk: Array) -> list[tuple[FileRow, ...]]:
+    """Lists of files, column by column: a dict a file on the way costs more than all the rest of a query."""
+    flat = list_flatten(chunk)
+    names = [field.name for field in flat.type.fields]
+    parts = [Array.from_arrow(struct_field(flat, names.index(name))).to_pylist() for name in FileRow.__slots__]
+    files = list(map(FileRow, *parts))
+    offsets = Array.from_arrow(list_offsets(chunk)).to_pylist()
+    return [tuple(files[start:end]) for start, end in pairwise(offsets)]
 
 
 @dataclass(frozen=True)
@@ -120,9 +148,6 @@ def _metadata(pairs: Iterable[tuple[str, str | None]] | None) -> Mapping[str, st
     return {key: value or "" for key, value in pairs or ()}
 
 
-_file_values = itemgetter(*FileRow.__slots__)
-
-
 def _recording(values: Mapping[str, Any]) -> RecordingRow:
     return RecordingRow(
         recording_hash=values["recording_hash"],
@@ -161,7 +186,7 @@ def _modality(values: Mapping[str, Any]) -> ModalityRow:
         worker_id=values["worker_id"] or "",
         status=values["status"],
         node=values["node"],
-        files=tuple(FileRow(*_file_values(item)) for item in values["files"] or ()),
+        files=values["files"],
         bytes=values["bytes"],
         metadata=_metadata(values["metadata"]),
         rec_id=values["rec_id"],

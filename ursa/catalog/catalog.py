@@ -56,7 +56,12 @@ class Catalog:
         prefix = self.pointer.prefix
         with ThreadPoolExecutor(len(KINDS)) as pool:
             # Three times four round trips: side by side. Recordings are seen first, see the module's docstring.
-            opened = pool.map(lambda kind: CatalogTable(kind, uri(prefix, kind.name), options, author), KINDS)
+            opened = pool.map(
+                lambda kind: CatalogTable(
+                    kind, uri(prefix, kind.name), options, author, self.home.table_files(prefix, kind.name)
+                ),
+                KINDS,
+            )
             recordings, modalities, participants = opened
         self.recordings: CatalogTable[RecordingRow] = recordings
         self.modalities: CatalogTable[ModalityRow] = modalities
@@ -95,10 +100,13 @@ class Catalog:
                         self.participants.refresh()
 
     def refresh(self) -> None:
-        """See what others have committed, in the order that keeps recordings whole."""
+        """See what others have committed, in the order that keeps recordings whole; in the live catalog, should a
+        rebuild have put another one in this one's place.
+        """
         with self.lock:
             self.recordings.refresh()
-            self.modalities.refresh()
+            if not (self.recordings.frozen and self.follow_pointer()):
+                self.modalities.refresh()
 
     def maintain(self) -> None:
         """Merge what a run has left in small files, for those who read next; that it fails is no error."""

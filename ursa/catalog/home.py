@@ -10,6 +10,7 @@ from typing import Any
 from ursa.catalog._pointer import FIRST_PREFIX, Pointer, no_pointer, read_pointer, write_pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.author import Author
+from ursa.catalog.rewrite import TableFiles
 from ursa.catalog.tables import CatalogTable
 from ursa.store import PreconditionFailedError, Store
 
@@ -35,6 +36,10 @@ class CatalogHome:
     def table_uri(self, prefix: str, name: str) -> str:
         """The URI of a table of the catalog under ``prefix``."""
         return f"{self.base_uri}{self.assets_prefix}{prefix}/{name}"
+
+    def table_files(self, prefix: str, name: str) -> TableFiles:
+        """The data files of a table of the catalog under ``prefix``."""
+        return TableFiles(self.store, f"{self.assets_prefix}{prefix}/{name}/")
 
     def pointer(self) -> Pointer:
         """The live catalog. Raises ``ConfigError`` where there is none and none may be made."""

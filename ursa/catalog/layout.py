@@ -5,7 +5,7 @@ Measured in ``docs/decisions/005-layout-for-scale.md``; ``benchmarks/catalog.py`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties
@@ -59,7 +59,7 @@ class Layout:
 
 
 LAYOUTS = {
-    "recordings": Layout("rec_id", ("recording_hash",), 4 * MIB, 32 * MIB, 1000),
+    "recordings": Layout("rec_id", ("recording_hash",), 4 * MIB, 64 * MIB, 1000),
     "modalities": Layout("rec_id", (), 16 * MIB, 128 * MIB, 500),
     "participants": Layout("participant_id", (), 4 * MIB, 32 * MIB, 1000),
 }
@@ -76,14 +76,11 @@ class DataFile:
     high: str = ""
 
 
-def overlapping(files: Sequence[DataFile]) -> int:
-    """Bytes of the files whose keys lie among those of another: what sorting would mend."""
-    ordered = sorted(files, key=lambda file: (file.low, file.high))
-    mixed: set[str] = set()
-    reach, owner = "", ""
-    for file in ordered:
-        if owner and file.low <= reach:
-            mixed |= {owner, file.path}
-        if file.high >= reach:
-            reach, owner = file.high, file.path
-    return sum(file.size_bytes for file in files if file.path in mixed)
+def depth(files: Collection[DataFile]) -> int:
+    """The most files that one key may lie in: what a look-up has to open, at worst."""
+    edges = sorted([(file.low, 0) for file in files] + [(file.high, 1) for file in files])
+    deepest = now = 0
+    for _, leaving in edges:
+        now += -1 if leaving else 1
+        deepest = max(deepest, now)
+    return deepest

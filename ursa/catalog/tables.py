@@ -14,34 +14,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from deltalake import DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake import DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.author import Author as Author  # where others import it from
 from ursa.catalog.author import commit_properties
-from ursa.catalog.layout import BIG_EVERY, LAYOUTS, SMALL_EVERY, DataFile
+from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile
+from ursa.catalog.reading import FROZEN_KEY, SCHEMA_KEY, OpenTable
+from ursa.catalog.rewrite import TableFiles, rewrite
 from ursa.catalog.rows import SCHEMA_VERSION
-from ursa.catalog.session import QuerySession
-from ursa.catalog.stream import hearing
 from ursa.catalog.words import one_line, words
 from ursa.errors import StorageError, UrsaError
 
 Row = TypeVar("Row")
 
+RETENTION_DAYS = 90
+"""How far back `undo` and `history` reach."""
 _CONFIGURATION = {
-    # How far back `undo` and `history` reach.
-    "delta.logRetentionDuration": "interval 90 days",
-    "delta.deletedFileRetentionDuration": "interval 90 days",
+    "delta.logRetentionDuration": f"interval {RETENTION_DAYS} days",
+    "delta.deletedFileRetentionDuration": f"interval {RETENTION_DAYS} days",
     "delta.checkpointInterval": "10",
-    "ursa.schemaVersion": str(SCHEMA_VERSION),
+    SCHEMA_KEY: str(SCHEMA_VERSION),
 }
+# By default every commit lists the whole log to see what is too old, and it has 90 days of them: see ``_maintain``.
+_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _GIVE_UP_AFTER_S = 120.0
 _OTHER_FAILURES = 3
-
-
-FROZEN_KEY = "ursa.frozen"
-"""Table property: a rebuild is about to make the catalog under this prefix the live one; nothing is written here."""
 
 
 class LostRaceError(Exception):
@@ -66,25 +65,22 @@ class Change(Generic[Row]):
     operation_id: str = ""
 
 
-class CatalogTable(Generic[Row]):
-    """One table of a catalog, opened at a version and moved forward by ``refresh``. Not thread-safe."""
+class CatalogTable(OpenTable[Row]):
+    """One table of a catalog, opened at a version and moved forward by ``refresh``. Not thread-safe.
 
-    def __init__(self, kind: TableKind[Row], uri: str, options: Mapping[str, str], author: Author) -> None:
-        self.kind = kind
-        self.uri = uri
-        self._options = dict(options)
-        self._author = author
-        self._session = QuerySession()
-        self.layout = LAYOUTS[kind.name]
-        with words(uri, "open"):
-            try:
-                self._table = hearing(lambda: DeltaTable(uri, storage_options=self._options))
-            except TableNotFoundError:
-                raise StorageError(
-                    f"the catalog's table {uri} is not there, though ACTIVE.json names it",
-                    hint="Nothing was written. See who changed the assets bucket before anything else.",
-                ) from None
-        self._check_version()
+    ``objects``: its data files as the store sees them; without it files are never merged.
+    """
+
+    def __init__(
+        self,
+        kind: TableKind[Row],
+        uri: str,
+        options: Mapping[str, str],
+        author: Author,
+        objects: TableFiles | None = None,
+    ) -> None:
+        super().__init__(kind, uri, options, author)
+        self._objects = objects
 
     @staticmethod
     def create(
@@ -106,16 +102,6 @@ class CatalogTable(Generic[Row]):
                 # Two first runs at once: what counts is that the table opens.
                 DeltaTable(uri, storage_options=dict(options))
 
-    @property
-    def version(self) -> int:
-        """The version that queries see."""
-        return self._table.version()
-
-    @property
-    def frozen(self) -> str | None:
-        """The prefix of the catalog that a rebuild is about to put in this one's place; None where there is none."""
-        return self._table.metadata().configuration.get(FROZEN_KEY) or None
-
     def set_frozen(self, prefix: str | None) -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
         operation = "freeze" if prefix else "thaw"
@@ -123,55 +109,9 @@ class CatalogTable(Generic[Row]):
             self._table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
                 raise_if_not_exists=False,
-                commit_properties=commit_properties(self._author, operation, uuid.uuid4().hex),
+                commit_properties=commit_properties(self.author, operation, uuid.uuid4().hex),
             )
         self.refresh()
-
-    def refresh(self) -> None:
-        """See what others have committed."""
-        with words(self.uri, "refresh"):
-            hearing(self._table.update_incremental)
-        self._check_version()
-
-    def select(
-        self, *conditions: str, also: Mapping[str, CatalogTable[Any]] | None = None, tail: str = ""
-    ) -> list[Row]:
-        """Rows that meet a SQL condition; tables in ``also`` may be named in it.
-
-        Of several conditions any one will do, and a row that meets two comes twice: each finds its files by its own
-        column, where an OR between columns would read them all.
-        """
-        name = self.kind.name
-        parts = " UNION ALL ".join(f"SELECT * FROM {name} WHERE {condition}" for condition in conditions)
-        return self.kind.rows(self.query(f"{parts} {tail}", also=also))
-
-    def query(self, sql: str, *, also: Mapping[str, CatalogTable[Any]] | None = None) -> Any:
-        """Run SQL over this table (by its name) and ``also``; returns an Arrow table."""
-        return self.query_with(sql, {name: other.delta for name, other in (also or {}).items()})
-
-    def query_with(self, sql: str, also: Mapping[str, DeltaTable]) -> Any:
-        """The same beside tables of deltalake's own: this one at another version, for instance."""
-        with words(self.uri, "query"):
-            return hearing(lambda: self._session.query(sql, {self.kind.name: self._table, **also}))
-
-    @property
-    def delta(self) -> DeltaTable:
-        """The open handle, at the version that queries see."""
-        return self._table
-
-    def at(self, version: int) -> DeltaTable:
-        """A handle of its own at another version. Raises ``StorageError``: where the log no longer reaches so far."""
-        with words(self.uri, f"open version {version} of"):
-            return hearing(lambda: DeltaTable(self.uri, version=version, storage_options=self._options))
-
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
-        """What the newest commits say of themselves, newest first; None gives all that the log still has."""
-        with words(self.uri, "read the history of"):
-            return hearing(lambda: self._table.history(limit))
-
-    def files(self) -> list[DataFile]:
-        """The snapshot's data files."""
-        return data_files(self._table, self.layout.key)
 
     def compare_and_swap(self, decide: Callable[[], Change[Row] | None]) -> bool:
         """Decide, commit; after a lost race refresh and do both again. ``decide`` queries this table and returns what to
@@ -196,7 +136,7 @@ class CatalogTable(Generic[Row]):
             if change is None:
                 return False
             try:
-                self._commit(change)
+                self.commit(change)
             except LostRaceError:
                 attempt += 1
             except StorageError:
@@ -230,33 +170,50 @@ class CatalogTable(Generic[Row]):
         if self.frozen:
             raise FrozenError(self.frozen)
 
-    def _commit(self, change: Change[Row]) -> None:
-        op_id = uuid.uuid4().hex
-        count = len(change.rows)
-        properties = commit_properties(
-            self._author, change.operation, op_id, rows=count, operation_id=change.operation_id
-        )
-        writer = self.layout.writer(count)
+    def commit(self, change: Change[Row]) -> None:
+        """Commit onto the version that queries see, once: no rows and ``replacing`` takes rows away.
+
+        Raises:
+            LostRaceError: somebody has committed since.
+            StorageError: it failed for another reason.
+        """
+        op_id, count = uuid.uuid4().hex, len(change.rows)
+        about = commit_properties(self.author, change.operation, op_id, rows=count, operation_id=change.operation_id)
+        rows = self.kind.table(change.rows)
         with self.committing(op_id):
             if change.replacing is None:
                 write_deltalake(
                     self._table,
-                    self.kind.table(change.rows),
+                    rows,
                     mode="append",
-                    commit_properties=properties,
-                    writer_properties=writer,
+                    commit_properties=about,
+                    post_commithook_properties=_HOOKS,
+                    writer_properties=self.layout.writer(count),
                 )
             elif count:
                 write_deltalake(
                     self._table,
-                    self.kind.table(change.rows),
+                    rows,
                     mode="overwrite",
                     predicate=change.replacing,
-                    commit_properties=properties,
-                    writer_properties=self._rewriter(),
+                    commit_properties=about,
+                    post_commithook_properties=_HOOKS,
+                    writer_properties=self._rewriter(rows),
                 )
             else:
-                self._table.delete(change.replacing, self._rewriter(), commit_properties=properties)
+                self._table.delete(
+                    change.replacing,
+                    self._rewriter(rows),
+                    commit_properties=about,
+                    post_commithook_properties=_HOOKS,
+                )
+
+    def restore(self, version: int, operation: str, operation_id: str) -> None:
+        """Give the table the rows of another version, as a new one. Raises as ``commit`` does."""
+        op_id = uuid.uuid4().hex
+        properties = commit_properties(self.author, operation, op_id, operation_id=operation_id)
+        with self.committing(op_id):
+            self._table.restore(version, commit_properties=properties)
 
     @contextlib.contextmanager
     def committing(self, op_id: str) -> Iterator[None]:
@@ -278,9 +235,12 @@ class CatalogTable(Generic[Row]):
                 raise LostRaceError from None
             raise StorageError(f"can't write {self.uri}: {one_line(error)}", operation="commit") from error
 
-    def _rewriter(self) -> WriterProperties:
-        """For a commit that writes other rows' files anew."""
-        return self.layout.writer(self._table.count())
+    def _rewriter(self, rows: Any) -> WriterProperties:
+        """For a commit that writes anew the files that ``rows`` go to, or any where there are none."""
+        keys = rows.column(self.layout.key).to_pylist()
+        low, high = min(keys, default=""), max(keys, default="")
+        near = [file.rows for file in self.files() if not keys or (file.low <= high and file.high >= low)]
+        return self.layout.writer(sum(near))
 
     def _has_operation(self, op_id: str, since_version: int) -> bool:
         newer = self.version - since_version
@@ -290,48 +250,65 @@ class CatalogTable(Generic[Row]):
         """Merge small files now and then; that it fails is no error (somebody else does, or the next writer)."""
         if self.version and self.version % SMALL_EVERY == 0:
             seldom = self.version % BIG_EVERY == 0
-            with contextlib.suppress(DeltaError, OSError, UrsaError):
+            with contextlib.suppress(LostRaceError, UrsaError):
                 self.merge_files(self.layout.big_bytes if seldom else self.layout.small_bytes)
+                if seldom:
+                    self.forget_old_versions()
+
+    def forget_old_versions(self) -> None:
+        """Delete the log of versions that are past the retention."""
+        with words(self.uri, "clean the log of"):
+            self._table.cleanup_metadata()
 
     def tidy(self) -> None:
         """Merge small files where there are some; that it fails is no error."""
-        with contextlib.suppress(DeltaError, OSError, UrsaError):
+        with contextlib.suppress(LostRaceError, UrsaError):
             if sum(file.size_bytes < self.layout.small_bytes for file in self.files()) > 1:
                 self.merge_files(self.layout.small_bytes)
 
-    def merge_files(self, below_bytes: int) -> None:
-        """Merge the files below this size into such of about this size. Raises deltalake's errors."""
-        rows = sum(file.rows for file in self.files() if file.size_bytes < below_bytes)
-        self._table.optimize.compact(
-            target_size=below_bytes,
-            writer_properties=self.layout.writer(rows),
-            commit_properties=commit_properties(self._author, "compact", uuid.uuid4().hex, retries=None),
-        )
-        self.refresh()
-
-    def _check_version(self) -> None:
-        configured = self._table.metadata().configuration.get("ursa.schemaVersion", "1")
-        if configured.isdigit() and int(configured) > SCHEMA_VERSION:
-            raise StorageError(
-                f"{self.uri} was written by a newer ursa (schema version {configured}, this one knows {SCHEMA_VERSION})",
-                hint="Upgrade ursa: pip install --upgrade ursa",
+    def merge_files(self, below_bytes: int, operation_id: str = "") -> None:
+        """Merge the files below this size into such of about this size. Raises as ``commit`` does."""
+        small = [file for file in self.files() if file.size_bytes < below_bytes]
+        writer = self.layout.writer(sum(file.rows for file in small))
+        if len(small) > 1:
+            self._rewrite(
+                small,
+                lambda copy: copy.optimize.compact(target_size=below_bytes, writer_properties=writer),
+                operation_id,
             )
 
+    def sort_files(self, memory_bytes: int, operation_id: str = "") -> None:
+        """Write all files anew, sorted by the key, with so much memory. Raises as ``commit`` does."""
+        files = self.files()
+        writer = self.layout.writer(sum(file.rows for file in files))
+        self._rewrite(
+            files,
+            lambda copy: copy.optimize.z_order(
+                [self.layout.key],
+                target_size=self.layout.big_bytes,
+                max_concurrent_tasks=1,
+                max_spill_size=memory_bytes,
+                writer_properties=writer,
+            ),
+            operation_id,
+        )
 
-def data_files(table: DeltaTable, key: str) -> list[DataFile]:
-    """The data files of a snapshot; ``key`` is the column whose bounds they tell."""
-    actions = table.get_add_actions(flatten=True)
-
-    def column(name: str, default: object) -> list[Any]:
-        if name not in actions.column_names:
-            return [default] * actions.num_rows
-        return [default if value is None else value for value in actions.column(name).to_pylist()]
-
-    columns = [
-        column("path", ""),
-        column("size_bytes", 0),
-        column("num_records", 0),
-        column(f"min.{key}", ""),
-        column(f"max.{key}", ""),
-    ]
-    return [DataFile(*values) for values in zip(*columns, strict=True)]
+    def _rewrite(self, files: Sequence[DataFile], optimize: Callable[[DeltaTable], object], operation_id: str) -> None:
+        if self._objects is None:
+            return
+        schema = self._table.schema()
+        with words(self.uri, "compact"):
+            new = rewrite(self._objects, schema, files, optimize)
+        if not new.removed:
+            return
+        op_id = uuid.uuid4().hex
+        about = commit_properties(self.author, "compact", op_id, operation_id=operation_id)
+        try:
+            with self.committing(op_id):
+                self._table.create_write_transaction(
+                    new.actions, "append", schema, commit_properties=about, post_commithook_properties=_HOOKS
+                )
+        except LostRaceError:
+            self._objects.delete(new.names)
+            raise
+        self.refresh()

@@ -11,6 +11,7 @@ from typing import Any
 
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.layout import MOST_LITERALS
+from ursa.catalog.rows import ModalityRow
 from ursa.errors import UsageError
 
 _UNFILTERABLE = {"metadata", "files"}
@@ -56,6 +57,15 @@ def any_of(column: str, values: Iterable[object]) -> str:
 def by_hash(recording_hashes: Iterable[str]) -> str:
     """Recordings with these hashes. A bloom filter tells which row groups to read; min and max tell nothing."""
     return any_of("recording_hash", sorted(set(recording_hashes)))
+
+
+def these_modalities(rows: Iterable[ModalityRow]) -> str:
+    """Exactly these rows of the modalities table; the rec_id is what files are skipped by."""
+    return " OR ".join(
+        f"(rec_id = {literal(row.rec_id)} AND recording_hash = {literal(row.recording_hash)}"
+        f" AND modality = {literal(row.modality)} AND worker_id = {literal(row.worker_id)})"
+        for row in rows
+    )
 
 
 def by_rec_id(rec_ids: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
-from ursa.catalog.where import any_of, literal
+from ursa.catalog.where import any_of, these_modalities
 from ursa.errors import RecordingExistsError, StorageError, UrsaError
 from ursa.policies import Action
 from ursa.register.build import Registration
@@ -221,7 +221,7 @@ class _Round:
                 self.catalog.recordings.refresh()
                 self._still(set(other.values()))
             rows = [left[key][0] for key, i in other.items() if i in self.decided][:_REPLACED_AT_ONCE]
-            return Change(rows, _naming(rows), "ingest:modalities", self.operation_id) if rows else None
+            return Change(rows, these_modalities(rows), "ingest:modalities", self.operation_id) if rows else None
 
         while more:
             if not self.catalog.modalities.compare_and_swap(change):
@@ -263,12 +263,3 @@ def _key(row: ModalityRow) -> _Key:
 def _same(one: ModalityRow, other: ModalityRow) -> bool:
     """Equal but for the time at which they were registered."""
     return replace(one, metadata={}) == replace(other, metadata={})
-
-
-def _naming(rows: Iterable[ModalityRow]) -> str:
-    """The predicate of exactly these rows."""
-    return " OR ".join(
-        f"(recording_hash = {literal(row.recording_hash)} AND modality = {literal(row.modality)}"
-        f" AND worker_id = {literal(row.worker_id)})"
-        for row in rows
-    )

@@ -15,7 +15,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import REGISTERED_AT_KEY, WORKERS_KEY, workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import Change
-from ursa.catalog.where import any_of, literal
+from ursa.catalog.where import any_of, literal, these_modalities
 from ursa.errors import (
     ConflictError,
     RecordingExistsError,
@@ -180,11 +180,7 @@ def register_modality(
             # The rebuild had taken our row over already.
             return None
         _refuse_existing(catalog, recording, row, policy)
-        predicate = (
-            f"recording_hash = {literal(row.recording_hash)} AND modality = {literal(row.modality)}"
-            f" AND worker_id = {literal(row.worker_id)}"
-        )
-        return Change([row], predicate if there else None, f"register_modality:{policy}")
+        return Change([row], these_modalities([row]) if there else None, f"register_modality:{policy}")
 
     def write(after_flip: bool) -> None:
         # The recording first, as in any merge: it then says that this worker is a part of it.

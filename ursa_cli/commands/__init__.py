@@ -26,9 +26,7 @@ COMMANDS = {
     "download": Entry("Fetch a recording's files, verified.", recordings=True),
     "verify": Entry("Compare catalog, bucket and disk, file by file.", recordings=True),
     "gc-uploads": Entry("List or abort uploads that nobody completed."),
-    "participants": Entry(
-        "List participants, or attach names from the bucket.", subcommands=("list", "backfill")
-    ),
+    "participants": Entry("List participants, or attach names from the bucket.", subcommands=("list", "backfill")),
     "catalog": Entry(
         "Make, look into, mend and rebuild the catalog.",
         subcommands=("init", "location", "history", "undo", "rebuild", "compact"),

@@ -28,9 +28,7 @@ def verify(
     level: Annotated[
         Level, typer.Option(help="head: size and ETag; checksum: also stored checksums; full: read every byte.")
     ] = Level.CHECKSUM,
-    subset: Annotated[
-        str | None, typer.Option(metavar="PART", help="Of all these files: 2/7, 5% or 10G.")
-    ] = None,
+    subset: Annotated[str | None, typer.Option(metavar="PART", help="Of all these files: 2/7, 5% or 10G.")] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="ADDRESS", help="Let a dask cluster's workers check recordings.")
     ] = None,
