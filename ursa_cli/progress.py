@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ursa_cli.screen import Screen
 
 _LINE_EVERY_S = 30.0
+_JSON_AFTER_S = 5.0
 _JSON_EVERY_S = 1.0
 
 
@@ -33,8 +34,8 @@ class Bars:
     Args:
         enabled: bars on stderr; not on a terminal that can't move its cursor.
         lines: instead of them, a line on stderr every 30 s.
-        printer: where it prints JSON, ``progress`` records go to stdout: each new phase of a recording, and in
-            between at most one a second in all.
+        printer: where it prints JSON, ``progress`` records go to stdout: at most one a second, from five seconds on;
+            a short run has nothing but its results.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Bars:
         self._color = color
         self._draws = enabled and self._printer is None and os.environ.get("TERM") != "dumb"
         self._screen: Screen | None = None
-        self._told_at = {"line": monotonic(), "json": float("-inf")}
+        self._told_at = {"line": monotonic(), "json": monotonic() + _JSON_AFTER_S - _JSON_EVERY_S}
 
     def expect(self, recordings: int) -> None:
         """How many recordings there are to do in all."""
@@ -107,7 +108,7 @@ class Bars:
         with self._lock:
             moving = self._state.take(name, event, done, resumed)
             if self._printer is not None:
-                self._tell_json(self._printer, kind, moving, event)
+                self._tell_json(self._printer, kind, event)
             elif self._lines and self._screen is None and self._due("line", _LINE_EVERY_S):
                 self._tell_line(moving)
 
@@ -117,11 +118,8 @@ class Bars:
         self._told_at[what] = now
         return True
 
-    def _tell_json(self, printer: Printer, kind: str, moving: Moving, event: Event) -> None:
-        new, moving.new_phase = moving.new_phase, False
-        if new or self._due("json", _JSON_EVERY_S):
-            # A new phase counts: at most one a second of the others.
-            self._told_at["json"] = self._now()
+    def _tell_json(self, printer: Printer, kind: str, event: Event) -> None:
+        if self._due("json", _JSON_EVERY_S):
             whole = asdict(self._state.overall())
             printer.record("progress", of=kind, **asdict(event), overall=whole)
             sys.stdout.flush()

@@ -35,7 +35,6 @@ class Moving:
     bytes_done: int = 0
     bytes_total: int = 0
     resumed: int = 0
-    new_phase: bool = True
     large: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -104,8 +103,6 @@ class Standing:
         moving = self._moving.get(name)
         if moving is None:
             moving = self._moving[name] = Moving(name, event)
-        elif _family(moving.event.phase) != _family(event.phase):
-            moving.new_phase = True
         moving.event, moving.bytes_done, moving.resumed = event, done, resumed
         moving.bytes_total = event.bytes_total
         if isinstance(event, UploadProgress):
@@ -153,11 +150,6 @@ class Standing:
         if not ended or self.expected is None:
             return None
         return (now - self._began) / ended * (self.expected - ended)
-
-
-def _family(phase: str) -> str:
-    # Each file's start and end are no phases of a recording.
-    return "bytes" if phase in _BYTE_PHASES else phase
 
 
 def _follow_large(large: dict[str, tuple[int, int]], event: UploadProgress) -> None:

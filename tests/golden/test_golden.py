@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from terminal import run_on_terminal
+from golden_terminal import run_on_terminal
 
 from conftest import EXAMPLES
 from helpers import make_recording
