@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS
 from ursa.catalog.home import KINDS, CatalogHome
+from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import CatalogTable, Change, FrozenError
 from ursa.catalog.where import any_of, by_hash, by_rec_id, condition, literal, starting_with
@@ -146,8 +147,10 @@ class Catalog:
             self.refresh()
             recordings = self.lookup_all(names, ())
             modalities: dict[str, list[ModalityRow]] = {row.rec_id: [] for row in recordings}
+            of = {row.rec_id: row for row in recordings}
             for row in self.modalities_for(recordings):
-                modalities[row.rec_id].append(row)
+                if covers(of[row.rec_id], row):
+                    modalities[row.rec_id].append(row)
         return {row.rec_id: (row, tuple(modalities[row.rec_id])) for row in recordings}
 
     def modalities_of(self, recording_hash: str) -> list[ModalityRow]:
@@ -208,13 +211,16 @@ class Catalog:
             self.refresh()
             if isinstance(hashes, str):
                 # A hash skips nothing here: its rec_id does.
-                of = self.recordings.select(by_hash([hashes]))
-                sql = f"{sql} AND {by_rec_id(row.rec_id for row in of)}"
-            return self.modalities.select(
+                named = self.recordings.select(by_hash([hashes]))
+                sql = f"{sql} AND {by_rec_id(row.rec_id for row in named)}"
+            rows = self.modalities.select(
                 f"{sql} AND {_VISIBLE}",
                 also={"recordings": self.recordings},
                 tail="ORDER BY recording_hash, modality, worker_id",
             )
+            names = {row.rec_id for row in rows}
+            of = {row.recording_hash: row for row in self.recordings.select(by_rec_id(names))} if names else {}
+        return [row for row in rows if row.recording_hash in of and covers(of[row.recording_hash], row)]
 
     def modalities_for(self, recordings: Iterable[RecordingRow]) -> list[ModalityRow]:
         """Modalities of these recordings, as of the last refresh. Only rec_id and recording_hash are looked at."""

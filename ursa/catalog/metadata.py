@@ -38,3 +38,10 @@ def workers_of(row: RecordingRow) -> set[tuple[str, str]] | None:
 def auxiliary_text(files: Mapping[str, Sequence[int | str | None]]) -> str:
     """The metadata value for auxiliary files."""
     return json.dumps(dict(sorted(files.items())), ensure_ascii=False, separators=(",", ":"))
+
+
+def covers(row: RecordingRow, modality: ModalityRow) -> bool:
+    """Whether a modality row belongs to what the recording's row has committed; a dead run may have left others."""
+    covered = workers_of(row)
+    same = (row.rec_id, row.recording_hash) == (modality.rec_id, modality.recording_hash)
+    return same and (covered is None or (modality.modality, modality.worker_id) in covered)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.metadata import covers
 from ursa.catalog.query import query
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.where import any_of
@@ -56,8 +57,10 @@ def overview(
             until=until,
         ).recordings
         rows: dict[str, list[ModalityRow]] = {}
+        of = {row.recording_hash: row for row in found}
         for row in catalog.modalities_for(found):
-            rows.setdefault(row.recording_hash, []).append(row)
+            if covers(of[row.recording_hash], row):
+                rows.setdefault(row.recording_hash, []).append(row)
         ids = {key for recording in found for key in recording.participant_ids}
         catalog.participants.refresh()
         names = {

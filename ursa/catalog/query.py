@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, RecordingRow, normalize_name
 from ursa.catalog.where import by_hash, literal
 from ursa.errors import UsageError
@@ -87,8 +88,8 @@ def _result(
     statuses: frozenset[str] | None,
 ) -> QueryResult:
     order = {row.recording_hash: index for index, row in enumerate(recordings)}
-    names = {row.recording_hash: row.rec_id for row in recordings}
-    visible = [row for row in rows if names.get(row.recording_hash) == row.rec_id]
+    of = {row.recording_hash: row for row in recordings}
+    visible = [row for row in rows if row.recording_hash in of and covers(of[row.recording_hash], row)]
     workers = Counter((row.recording_hash, row.modality) for row in visible)
     picked = [
         row

@@ -314,6 +314,12 @@ class Manifest(_Model):
         return not self.files
 
     @property
+    def identity_hash(self) -> str | None:
+        """The recording_hash as a rig states it. One that a reconstruction derived is over the files that it found, and
+        states nothing about a half that it did not see."""
+        return None if self.reconstruction is not None else self.recording_hash
+
+    @property
     def node_hostname(self) -> str | None:
         """The machine that wrote it."""
         return self.node.hostname if self.node else None

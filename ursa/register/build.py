@@ -86,6 +86,6 @@ def registration(
         replace(contents.recording(under), registered_at=now, registered_by=by),
         tuple(replace(row, recording_hash=under, metadata=stamp) for row in contents.modalities),
         contents.participants,
-        contents.manifest.recording_hash,
+        contents.manifest.identity_hash,
         overwrite,
     )

@@ -49,35 +49,78 @@ def register_all(catalog: Catalog, wanted: Sequence[Registration]) -> list[Regis
 
     Decides again after every lost race, and again in the new catalog where a rebuild flipped the pointer meanwhile.
     A refusal is ``RecordingExistsError`` or ``ConflictError`` as ``ursa.register.decide`` says, or ``StorageError``:
-    then nothing of that recording is visible.
+    then nothing of that recording is visible, unless its message says that its row is written.
     """
     outcomes: dict[int, Registered | UrsaError] = {}
     committed: dict[int, Registered] = {}
     with catalog.lock:
+        began_in = catalog.pointer.prefix
         for _ in range(_ROUNDS):
             group = _without_doubles({i: item for i, item in enumerate(wanted) if i not in outcomes})
             if not group:
                 break
             done = _attempt(catalog, group, committed)
-            if catalog.follow_pointer():
+            if _flipped(catalog, done):
                 # What was committed may have come too late for the rebuild: ask the catalog that is live now.
                 done = {i: outcome for i, outcome in done.items() if isinstance(outcome, UrsaError)}
-            outcomes |= {i: _after_flip(outcome, committed.get(i)) for i, outcome in done.items()}
+            if catalog.pointer.prefix != began_in:
+                done = {i: _after_flip(catalog, wanted[i], done[i], committed.get(i)) for i in done}
+            outcomes |= done
     return [outcomes.get(i) or _outrun(item) for i, item in enumerate(wanted)]
 
 
 def _attempt(
     catalog: Catalog, group: Mapping[int, Registration], committed: dict[int, Registered]
-) -> Mapping[int, Registered | UrsaError]:
+) -> dict[int, Registered | UrsaError]:
     try:
-        return catalog.write(lambda: _Round(catalog, group, committed).run())
+        return dict(catalog.write(lambda: _Round(catalog, group, committed).run()))
     except UrsaError as error:
-        return dict.fromkeys(group, error)
+        return {i: _unfinished(committed[i], error) if i in committed else error for i in group}
 
 
-def _after_flip(outcome: Registered | UrsaError, before: Registered | None) -> Registered | UrsaError:
-    """The rebuild had taken our rows over already."""
-    return before if before and isinstance(outcome, RecordingExistsError) else outcome
+def _flipped(catalog: Catalog, done: dict[int, Registered | UrsaError]) -> bool:
+    """Look at the pointer once more; where that fails, nobody may be told that all is well."""
+    try:
+        return catalog.follow_pointer()
+    except UrsaError as error:
+        done |= {i: _unfinished(item, error) for i, item in done.items() if isinstance(item, Registered)}
+        return False
+
+
+def _unfinished(written: Registered, error: UrsaError) -> StorageError:
+    return StorageError(
+        f"the row of {written.row.rec_id} is written, but what comes after it failed: {error.message}",
+        hint="Run the same command again: it finishes this, or says that all is there.",
+    )
+
+
+def _after_flip(
+    catalog: Catalog, wanted: Registration, outcome: Registered | UrsaError, before: Registered | None
+) -> Registered | UrsaError:
+    """Where the rebuild had taken our rows over, or had found our bytes before we came to register them."""
+    if not isinstance(outcome, RecordingExistsError):
+        return outcome
+    try:
+        row = catalog.write(lambda: _with_participants(catalog, wanted))
+    except UrsaError as error:
+        return error
+    return Registered(row, before.action if before else Action.MERGED) if row else before or outcome
+
+
+def _with_participants(catalog: Catalog, wanted: Registration) -> RecordingRow | None:
+    """What a rebuild can't know: add the participants of this run to the row that it made. None where they are there."""
+    ids = catalog.ensure_participants(wanted.participants)
+    made: list[RecordingRow] = []
+
+    def change() -> Change[RecordingRow] | None:
+        rows = catalog.lookup(rec_id=wanted.row.rec_id, recording_hash=None)
+        made[:] = [replace(row, participant_ids=tuple(sorted({*row.participant_ids, *ids}))) for row in rows]
+        if not set(ids) - {key for row in rows for key in row.participant_ids}:
+            made.clear()
+        return Change(made, any_of("rec_id", [wanted.row.rec_id]), "ingest:participants") if made else None
+
+    catalog.recordings.compare_and_swap(change)
+    return made[0] if made else None
 
 
 def _outrun(wanted: Registration) -> StorageError:
@@ -231,6 +274,13 @@ class _Round:
         recordings = {row.recording_hash: RecordingRow(row.recording_hash, row.rec_id) for row in rows}
         return {_key(row): row for row in self.catalog.modalities_for(recordings.values())} if recordings else {}
 
+    def _unchanged(self) -> set[int]:
+        """Members whose recording's row is still the one that we wrote: of any other, somebody else has decided since."""
+        self.catalog.recordings.refresh()
+        ours = {i: item.row for i, item in self.outcomes.items() if isinstance(item, Registered)}
+        now = {row.rec_id: row for row in self._lookup(ours.values())} if ours else {}
+        return {i for i, row in ours.items() if now.get(row.rec_id) == row}
+
     def _check_modalities(self) -> None:
         """Look once more that our modalities are there: a run that lost may have written over them before it knew."""
         table = self.catalog.modalities
@@ -240,9 +290,9 @@ class _Round:
             if table.version == before:
                 # Nobody has written since we did, or since we saw that they were there.
                 return
-            ours = {key: entry for key, entry in self._modalities().items() if entry[1] in self.outcomes}
+            ours = {key: entry for key, entry in self._modalities().items() if entry[1] in self._unchanged()}
             there = self._present(row for row, _ in ours.values())
-            lost = {key: entry for key, entry in ours.items() if key not in there or not _same(there[key], entry[0])}
+            lost = {key: entry for key, entry in ours.items() if key not in there or _stray(there[key], entry[0])}
             if not lost:
                 return
             self._write_modalities(lost, checked=True)
@@ -250,6 +300,12 @@ class _Round:
             "another run keeps writing other rows for the same workers",
             hint="Stop the other run, then run this one again with --overwrite.",
         )
+
+
+def _stray(there: ModalityRow, ours: ModalityRow) -> bool:
+    """Whether a run wrote this over our row. What an admin wrote on purpose (``register_modality``) is none of it."""
+    by_a_run = there.status == ours.status and not there.metadata.keys() - ours.metadata.keys()
+    return by_a_run and not _same(there, ours)
 
 
 def _gist(decision: Decision) -> tuple[Action, str]:

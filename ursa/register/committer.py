@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ursa.catalog.catalog import Catalog
@@ -33,9 +34,15 @@ class Committer:
         """Commit a recording's rows; returns when they are in the catalog. Raises as ``register_all`` refuses."""
         entry = _Entry(wanted)
         self._waiting.append(entry)
-        with self._turn:
-            while entry.outcome is None:
-                self._commit([self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))])
+        try:
+            with self._turn:
+                while entry.outcome is None:
+                    self._commit([self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))])
+        except BaseException:
+            # Interrupted while it waited: nobody may commit it later, its caller believes that it is not registered.
+            with suppress(ValueError):
+                self._waiting.remove(entry)
+            raise
         if isinstance(entry.outcome, Registered):
             return entry.outcome
         assert entry.outcome is not None

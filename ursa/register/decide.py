@@ -44,7 +44,7 @@ def identify(rows: Sequence[RecordingRow], rec_id: str, stated_hash: str | None)
     if own is not None and stated_hash is not None and own.recording_hash != stated_hash:
         raise ConflictError(
             f"{rec_id} is registered under recording_hash {own.recording_hash}, this manifest states {stated_hash}",
-            hint="Nothing was uploaded or registered. Find out which manifest is this recording's before going on.",
+            hint="Nothing was registered. Find out which manifest is this recording's before going on.",
             rec_id=rec_id,
         )
     other = next((row for row in rows if row.rec_id != rec_id), None)
@@ -93,7 +93,7 @@ def decide(
 
 def exists(existing: RecordingRow, participant_ids: Iterable[str] = ()) -> RecordingExistsError:
     """The error for a recording that is registered with the same files."""
-    hint = "Nothing to do: its bytes are in the bucket and its rows in the catalog."
+    hint = f"Nothing to do; `ursa verify {existing.rec_id}` proves that its bytes are still there."
     if set(participant_ids) - set(existing.participant_ids):
         hint += " Its participants differ: --overwrite writes this run's."
     return RecordingExistsError(
@@ -157,7 +157,7 @@ def _refuse_differences(
     if paths:
         raise ConflictError(
             f"{existing.rec_id} is registered with other files than this directory has: {named(paths)}",
-            hint="Nothing was uploaded or registered. Find out which copy is right (`ursa show"
+            hint="Nothing was registered. Find out which copy is right (`ursa show"
             f" {existing.rec_id}`); --overwrite registers this directory's files for its workers.",
             rec_id=existing.rec_id,
             paths=tuple(paths),

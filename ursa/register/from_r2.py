@@ -10,13 +10,15 @@ from typing import TypeVar
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import UrsaError
+from ursa.errors import MissingFilesError, UrsaError, named
 from ursa.events import UploadCallback
+from ursa.manifest import shown
 from ursa.policies import Action
 from ursa.recording import clean_participant
 from ursa.register.bucket import BucketRecording, file_rows, read_bucket
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.commit import Registered, register_all
+from ursa.register.committer import MOST_AT_ONCE
 from ursa.register.decide import decide, identify
 from ursa.register.progress import Progress
 from ursa.register.results import IngestResult
@@ -62,11 +64,13 @@ def make_plan(
     """
     name = clean_participant(participant)
     recording = read_bucket(services.raw, services.raw_prefix, rec_id, rig_timezone=services.rig_timezone)
-    stated = recording.manifest.recording_hash
+    stated = recording.manifest.identity_hash
     existing, registered = _standing(services.catalog, rec_id, stated, stated)
     rows = file_rows(services.raw, services.engine, services.stop, recording, registered, checked=progress.checked)
     contents = recording.contents(rows, (name,) if name else ())
-    recording_hash = existing.recording_hash if existing else stated or contents.derived_hash()
+    recording_hash = (
+        existing.recording_hash if existing else recording.manifest.recording_hash or contents.derived_hash()
+    )
     if existing is None:
         # Derived only now: is this hash registered under another rec_id?
         existing, registered = _standing(services.catalog, rec_id, recording_hash, stated)
@@ -87,6 +91,8 @@ def ingest_from_r2(
     """Path B for one recording. Raises what ``make_plan`` raises; then nothing is registered."""
     before = services.counter.snapshot()
     plan = make_plan(services, rec_id, participant, overwrite=overwrite, progress=progress)
+    progress.phase("prove")
+    look_again(services, plan)
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
@@ -103,7 +109,23 @@ def ingest_several(
     overwrite: bool,
     callback: UploadCallback | None,
 ) -> list[Outcome]:
-    """Path B for several recordings: read side by side, then registered in one group. An outcome each, in order."""
+    """Path B for several recordings: read side by side, then registered in groups. An outcome each, in order."""
+    groups = (rec_ids[start : start + MOST_AT_ONCE] for start in range(0, len(rec_ids), MOST_AT_ONCE))
+    return [
+        outcome
+        for group in groups
+        for outcome in _ingest_group(services, group, participant, overwrite=overwrite, callback=callback)
+    ]
+
+
+def _ingest_group(
+    services: Services,
+    rec_ids: Sequence[str],
+    participant: str | None,
+    *,
+    overwrite: bool,
+    callback: UploadCallback | None,
+) -> list[Outcome]:
     told = {rec_id: Progress(rec_id, callback) for rec_id in rec_ids}
 
     def plan(rec_id: str) -> BucketPlan | UrsaError:
@@ -112,8 +134,20 @@ def ingest_several(
         except UrsaError as error:
             return error
 
+    def prove(rec_id: str) -> UrsaError | None:
+        found = plans[rec_id]
+        try:
+            if isinstance(found, BucketPlan):
+                look_again(services, found)
+        except UrsaError as error:
+            return error
+        return None
+
     before = services.counter.snapshot()
     plans = dict(zip(told, _side_by_side(services.stop, plan, list(told)), strict=True))
+    # The last ones were read just now, the first ones perhaps an hour ago.
+    changed = dict(zip(told, _side_by_side(services.stop, prove, list(told)), strict=True))
+    plans |= {rec_id: error for rec_id, error in changed.items() if error is not None}
     good = {rec_id: found for rec_id, found in plans.items() if isinstance(found, BucketPlan)}
     for rec_id in good:
         told[rec_id].phase("register")
@@ -147,6 +181,24 @@ def _side_by_side(stop: Stop, action: Callable[[str], T], items: Sequence[str]) 
     if stop.is_set():
         raise KeyboardInterrupt
     return results
+
+
+def look_again(services: Services, plan: BucketPlan) -> None:
+    """Before the rows: list once more, and find every object as it was read.
+
+    Raises:
+        MissingFilesError: some are gone or were replaced meanwhile. All of them are named.
+    """
+    recording = plan.recording
+    prefix = f"{services.raw_prefix}{recording.rec_id}/"
+    now = {info.key: (info.size_bytes, info.etag) for info in services.raw.list(prefix)}
+    changed = [item.path for item in recording.data if now.get(item.info.key) != (item.info.size_bytes, item.info.etag)]
+    if changed:
+        raise MissingFilesError(
+            f"{recording.rec_id}: gone or replaced while the recording was read: {named([shown(p) for p in changed])}",
+            hint="Nothing was registered. Somebody deletes or replaces objects there: find out who, then run this again.",
+            paths=tuple(changed),
+        )
 
 
 def wanted(services: Services, plan: BucketPlan) -> Registration:

@@ -17,7 +17,14 @@ from pathlib import Path
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import REGISTERED_AT_KEY
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import FileChangedError, MissingFilesError, ObjectConflictError, UrsaError
+from ursa.errors import (
+    FileChangedError,
+    MissingFilesError,
+    ObjectConflictError,
+    RecordingExistsError,
+    UrsaError,
+    named,
+)
 from ursa.events import UploadCallback
 from ursa.manifest import shown
 from ursa.recording import clean_participant, scan_recording
@@ -39,7 +46,7 @@ from ursa.register.planning import (
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult, PlannedFile
 from ursa.register.services import Services
-from ursa.store import OpenUpload, Store
+from ursa.store import OpenUpload
 from ursa.transfer.parts import SINGLE_PUT_BYTES
 from ursa.transfer.prove import object_sha256, read_back
 from ursa.transfer.upload import Uploaded, UploadItem, upload
@@ -96,7 +103,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     known = bool(request.standing and request.standing[0])
     with ThreadPoolExecutor(1) as beside:
         objects = None if known else beside.submit(lambda: list(services.raw.list(prefix)))
-        standing = _standing(services.catalog, request, context)
+        try:
+            standing = _standing(services.catalog, request, context)
+        except RecordingExistsError:
+            if objects is not None:
+                _refuse_lost(services.catalog, local.rec_id, Listing(prefix, objects.result()))
+            raise
         listing = Listing(prefix, objects.result() if objects else services.raw.list(prefix))
     progress.expect(sum(file.size_bytes for file in local.scan.files if listing.get(file.path) is None))
     in_bucket, absent = find_missing(local, listing, context, standing.registered)
@@ -134,7 +146,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         progress.phase("sidecars")
         sent_sidecars = _send_sidecars(services, plan, progress, warnings)
     progress.phase("prove")
-    files = _prove(services, plan, _file_rows(services.raw, plan, done), sent_sidecars)
+    files = _prove(services, plan, _file_rows(services, plan, done), sent_sidecars)
     _check_directory(local, services.raw_prefix)
     progress.phase("register")
     if services.stop.is_set():
@@ -169,6 +181,8 @@ def _counting(plan: IngestPlan, progress: Progress) -> Iterator[None]:
         total = plan.files_skipped + len(plan.sends)
         there = plan.files_skipped + progress.files_done
         told = f"{there} of its {total} files are in the bucket and will be skipped."
+        if any(item.action == "replace" for item in plan.files):
+            told += " Objects may have been replaced: until this command succeeds, the catalog describes the old ones."
         error.hint = f"{error.hint or 'Nothing was registered.'} {told}"
         raise
 
@@ -179,12 +193,18 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     stated = local.stated_hash()
     if request.standing is not None:
         known, registered = request.standing
-        existing = identify([known] if known else [], local.rec_id, local.manifest.recording_hash)
+        with catalog.lock:
+            # A hash that the manifest itself states may be another recording's: better known before a byte moves.
+            asked = None if known else local.manifest.identity_hash
+            rows = catalog.lookup_all([], [asked]) if asked else []
+            existing = identify([known] if known else rows, local.rec_id, local.manifest.identity_hash)
+            if existing and not known:
+                registered = tuple(catalog.modalities_for([existing]))
     else:
         with catalog.lock:
             catalog.refresh()
             rows = catalog.lookup(rec_id=local.rec_id, recording_hash=stated)
-            existing = identify(rows, local.rec_id, local.manifest.recording_hash)
+            existing = identify(rows, local.rec_id, local.manifest.identity_hash)
             registered = tuple(catalog.modalities_for([existing])) if existing else ()
     hashes: Mapping[str, str] = {}
     if existing and not request.options.overwrite:
@@ -194,6 +214,22 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     row = ours.recording(stated or "")
     decision = decide(existing, registered, row, ours.modalities, overwrite=request.options.overwrite)
     return _Standing(existing, registered, decision, hashes)
+
+
+def _refuse_lost(catalog: Catalog, rec_id: str, listing: Listing) -> None:
+    """A registered recording is only said to be there where its objects are: all of its rows' keys, whole."""
+    registered = catalog.registered([rec_id]).get(rec_id)
+    sizes = {info.key: info.size_bytes for _, info in listing.items()}
+    files = [file for row in registered[1] for file in row.files] if registered else []
+    lost = [
+        file.path for file in files if file.key.startswith(listing.prefix) and sizes.get(file.key) != file.size_bytes
+    ]
+    if lost:
+        raise MissingFilesError(
+            f"{rec_id} is registered, but of its files the bucket no longer holds {named([shown(path) for path in lost])}",
+            hint="Run the same command with --overwrite: it uploads from this disk what is missing, and registers it again.",
+            paths=tuple(lost),
+        )
 
 
 def _send(services: Services, files: Sequence[PlannedFile], progress: Progress) -> dict[str, Uploaded]:
@@ -253,7 +289,7 @@ def _item(planned: PlannedFile) -> UploadItem:
     )
 
 
-def _file_rows(store: Store, plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, FileRow]:
+def _file_rows(services: Services, plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, FileRow]:
     """A row for each file that is in the bucket now, by path."""
     rows: dict[str, FileRow] = {}
     for planned in plan.files:
@@ -267,7 +303,8 @@ def _file_rows(store: Store, plan: IngestPlan, done: Mapping[str, Uploaded]) -> 
         sha256, evidence = file.sha256, file.evidence
         if sha256 is None:
             # Nobody states it, and the recording_hash is over all raw files: the object itself tells.
-            sha256, evidence = object_sha256(store, file.key), "sha256"
+            sha256 = object_sha256(services.raw, file.key, progress=lambda _: services.stop.check())
+            evidence = "sha256"
         rows[file.path] = FileRow(file.path, file.key, file.size_bytes, sha256, file.etag, evidence)
     return rows
 
