@@ -11,7 +11,6 @@ from ursa_cli.render import duration, size
 Event = UploadProgress | DownloadProgress | HashProgress
 
 LARGE_FILE_BYTES = 64 << 20
-_BYTE_PHASES = {"upload", "hash", "file_done", "modality_start", "modality_done"}
 _WORDS = {
     "plan": "checking",
     "sidecars": "manifest",
