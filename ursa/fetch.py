@@ -93,6 +93,8 @@ def _groups(results: QueryResult, dest: Path) -> Iterator[_Group]:
 
 
 def _items(rec_id: str, row: ModalityRow, dest: Path) -> Iterator[DownloadItem]:
+    if not rec_id or rec_id in (".", "..") or "/" in rec_id or "\\" in rec_id or not rec_id.isprintable():
+        raise InvalidRecordingError(f"the catalog has a rec_id that would leave {dest}: {shown(rec_id)}", path=rec_id)
     for file in row.files:
         try:
             path = PurePosixPath(rec_id) / normalize_path(file.path)

@@ -484,8 +484,15 @@ class DataInterface(Access):
         """
         self._require("assets_rw", "register_modality")
         policy = choice(ModalityOnConflict, on_conflict, "on_conflict")
-        pairs = {str(key): str(value) for key, value in (metadata or {}).items()}
-        row = ModalityRow(recording_hash, modality, worker_id, status, node, file_rows(files), metadata=pairs)
+        row = ModalityRow(
+            recording_hash,
+            verbs.word(modality, "modality"),
+            verbs.word(worker_id, "worker_id") if worker_id else "",
+            verbs.word(status, "status"),
+            verbs.word(node, "node") if node else None,
+            file_rows(files),
+            metadata=verbs.texts(metadata),
+        )
         with self._running() as stop:
             return verbs.register_modality(self._catalog, self._raw_for(stop), self.profile.raw.prefix, row, policy)
 
@@ -496,7 +503,8 @@ class DataInterface(Access):
         empty name, ``InvalidRecordingError`` for one that is no line of text.
         """
         self._require("assets_rw", "register_participant")
-        return verbs.register_participant(self._catalog, display_name, participant_id)
+        key = None if participant_id is None else verbs.word(participant_id, "participant_id")
+        return verbs.register_participant(self._catalog, display_name, key)
 
     def plan_backfill(self, refs: Iterable[str] = ()) -> BackfillPlan:
         """What ``backfill_participants`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
@@ -793,6 +801,8 @@ class DataInterface(Access):
     def _request(
         self, manifest_path: Path | str | None, source_dir: Path | str, participant: str | None, options: Options
     ) -> orchestrator.Request:
+        if not isinstance(source_dir, str | os.PathLike):
+            raise UsageError(f"source_dir is {source_dir!r}; it is the recording's directory")
         return orchestrator.read_request(
             Path(manifest_path) if manifest_path is not None else None,
             Path(source_dir),

@@ -15,11 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ursa.errors import InvalidRecordingError, ManifestNotFoundError
+from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError, UsageError
 from ursa.manifest.merge import merge_manifests
 from ursa.manifest.models import FileEntry, Manifest, identity_clash
 from ursa.manifest.names import (
     JUNK_DIRS,
+    UNKNOWN_PARTICIPANT,
     check_rec_id,
     has_control,
     is_junk,
@@ -40,7 +41,7 @@ MAX_KEY_BYTES = 1024
 
 MAX_PARTICIPANT_CHARS = 200
 
-_MAX_PARTICIPANT_BYTES = 64 * 1024
+MAX_PARTICIPANT_BYTES = 64 * 1024
 
 _NAMED_OFFENDERS = 20
 _MAX_LINKS = 8  # directory links inside of linked directories; more is a maze, not a recording
@@ -98,10 +99,14 @@ class ManifestSource:
 
 @dataclass(frozen=True, slots=True)
 class LoadedManifest:
-    """The manifest that counts, and the files it came from (sorted by path), which upload as they are."""
+    """The manifest that counts, and the files it came from (sorted by path), which upload as they are.
+
+    ``warnings``: in words, node manifests that can't be read beside a ``manifest.json`` that can.
+    """
 
     manifest: Manifest
     sources: tuple[ManifestSource, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def scan_recording(
@@ -139,10 +144,10 @@ def read_participant(root: Path) -> str | None:
         InvalidRecordingError: it can't be read, or is not one short line of UTF-8.
     """
     path = root / PARTICIPANT_NAME
-    data = _read_file(path, _MAX_PARTICIPANT_BYTES)
+    data = _read_file(path, MAX_PARTICIPANT_BYTES)
     if data is None:
         return None
-    if len(data) > _MAX_PARTICIPANT_BYTES:
+    if len(data) > MAX_PARTICIPANT_BYTES:
         raise _bad_participant(str(path), f"it has more than {MAX_PARTICIPANT_CHARS} characters")
     return parse_participant(data, source=str(path))
 
@@ -163,15 +168,17 @@ def parse_participant(data: bytes, *, source: str) -> str | None:
         raise _bad_participant(source, f"it has {len(name):,} characters, more than {MAX_PARTICIPANT_CHARS}")
     if has_control(name):
         raise _bad_participant(source, f"it has control characters: {shown(name, 80)}")
-    return name or None
+    return None if name in ("", UNKNOWN_PARTICIPANT) else name
 
 
 def clean_participant(name: str | None) -> str | None:
     """A name that a caller passes: as given, but for whitespace; None and the empty name are unknown.
 
     Raises:
-        InvalidRecordingError: as ``parse_participant``.
+        InvalidRecordingError: as ``parse_participant``. UsageError: it is no text.
     """
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"participant is {name!r:.80}; it is a display name, or None")
     return parse_participant(name.encode("utf-8", "surrogatepass"), source="participant") if name else None
 
 
@@ -199,7 +206,9 @@ def load_manifest(root: Path, manifest_path: Path | None = None, *, rig_timezone
     aggregate = _load_source(path, key, rec_id)
     if aggregate is None and (root / MANIFEST_NAME).exists():
         raise _no_such_manifest(rec_id, path)
-    nodes = _node_sources(root, rec_id)
+    wins = aggregate is not None and not aggregate.manifest.is_placeholder
+    warnings: list[str] = []
+    nodes = _node_sources(root, rec_id, warnings if wins else None)
     sources = (*nodes, aggregate) if aggregate else nodes
     merged = effective_manifest(
         aggregate.manifest if aggregate else None,
@@ -209,7 +218,7 @@ def load_manifest(root: Path, manifest_path: Path | None = None, *, rig_timezone
     if merged is None:
         stub = f"{MANIFEST_NAME} is a placeholder without files" if aggregate else f"there is no {MANIFEST_NAME}"
         raise _no_manifest(root, rec_id, f"{stub} and no node manifest that lists files")
-    return LoadedManifest(merged, sources)
+    return LoadedManifest(merged, sources, tuple(warnings))
 
 
 def effective_manifest(
@@ -543,7 +552,8 @@ def _load_source(path: Path, key: str, rec_id: str) -> ManifestSource | None:
     return ManifestSource(key, path, data, manifest)
 
 
-def _node_sources(root: Path, rec_id: str) -> tuple[ManifestSource, ...]:
+def _node_sources(root: Path, rec_id: str, warnings: list[str] | None) -> tuple[ManifestSource, ...]:
+    """The node manifests. One that can't be read refuses; with ``warnings`` it is told there, and counts as empty."""
     directory = root / NODE_MANIFESTS_DIR
     try:
         paths = sorted(path for path in directory.iterdir() if path.name.endswith(".json") and not is_junk(path.name))
@@ -552,8 +562,17 @@ def _node_sources(root: Path, rec_id: str) -> tuple[ManifestSource, ...]:
     except OSError as exc:
         raise _unreadable(directory, exc) from exc
     keys = {path: f"{NODE_MANIFESTS_DIR}/{unicodedata.normalize('NFC', path.name)}" for path in paths}
-    sources = (_load_source(path, key, rec_id) for path, key in keys.items())
-    return tuple(source for source in sources if source)
+    sources: list[ManifestSource] = []
+    for path, key in keys.items():
+        try:
+            source = _load_source(path, key, rec_id)
+        except ManifestError as error:
+            if warnings is None:
+                raise
+            warnings.append(f"left aside, since {MANIFEST_NAME} lists the files: {error.message}")
+            source = ManifestSource(key, path, path.read_bytes(), Manifest())
+        sources += [source] if source else []
+    return tuple(sources)
 
 
 def _manifest_key(root: Path, path: Path) -> str:

@@ -19,9 +19,12 @@ REGISTERED_AT_KEY = "registered_at"
 
 
 def auxiliary(row: RecordingRow) -> dict[str, list[int | str | None]]:
-    """Path → [size_bytes, sha256] of the files outside of worker directories."""
-    parsed: dict[str, list[int | str | None]] = json.loads(row.metadata.get(AUXILIARY_KEY, "{}"))
-    return parsed
+    """Path → [size_bytes, sha256] of the files outside of worker directories; none where nobody can read the text."""
+    try:
+        parsed = json.loads(row.metadata.get(AUXILIARY_KEY, "{}"))
+        return {str(path): [size, sha256] for path, (size, sha256) in parsed.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def workers_text(modalities: Iterable[ModalityRow]) -> str:
@@ -30,9 +33,11 @@ def workers_text(modalities: Iterable[ModalityRow]) -> str:
 
 
 def workers_of(row: RecordingRow) -> set[tuple[str, str]] | None:
-    """The workers that a recording's commit covers; None where its row does not say."""
-    text = row.metadata.get(WORKERS_KEY)
-    return None if text is None else {(modality, worker_id) for modality, worker_id in json.loads(text)}
+    """The workers that a recording's commit covers; None where its row does not say (or says what nobody can read)."""
+    try:
+        return {(str(modality), str(worker_id)) for modality, worker_id in json.loads(row.metadata[WORKERS_KEY])}
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def auxiliary_text(files: Mapping[str, Sequence[int | str | None]]) -> str:

@@ -11,8 +11,6 @@ from datetime import datetime
 from ursa.errors import UsageError
 
 SCHEMA_VERSION = 1
-UNKNOWN_PARTICIPANT = "__unknown__"
-"""What a reconstructed manifest says where nobody recorded a name. Never a catalog row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from ursa.errors import InvalidRecordingError
 
 JUNK_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 JUNK_DIRS = frozenset({".Spotlight-V100", ".Trashes", ".fseventsd", "@eaDir", "#recycle"})
+UNKNOWN_PARTICIPANT = "__unknown__"
+"""What a reconstructed manifest says where nobody recorded a name. Never a participant."""
 UNFINISHED_SUFFIXES = (".part", ".tmp")
 
 _REC_ID = re.compile(r"rec_[0-9]{8}_[0-9]{6}_[0-9a-f]+")
@@ -22,11 +24,11 @@ def check_rec_id(name: str) -> str:
     Raises:
         InvalidRecordingError: it does not fit.
     """
-    if not _REC_ID.fullmatch(name):
+    if not isinstance(name, str) or not _REC_ID.fullmatch(name):
         raise InvalidRecordingError(
-            f"{shown(name)}: not the name of a recording, which is rec_<YYYYMMDD>_<HHMMSS>_<hex> in lower case",
+            f"{shown(str(name))}: not the name of a recording, which is rec_<YYYYMMDD>_<HHMMSS>_<hex> in lower case",
             hint="point ursa at the recording directory itself, or rename it back to what the rig called it",
-            path=name,
+            path=str(name),
         )
     return name
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from contextlib import closing
 
-from ursa.catalog.rows import UNKNOWN_PARTICIPANT
 from ursa.errors import StorageError
 from ursa.events import HashCallback
 from ursa.manifest import check_rec_id
+from ursa.manifest.names import UNKNOWN_PARTICIPANT
 from ursa.reconstruct.document import Document, Hashed, build, kept
 from ursa.reconstruct.hashing import hash_objects, replaced, vanished
 from ursa.reconstruct.objects import Found, read_contents

@@ -9,10 +9,10 @@ import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ursa.catalog.rows import UNKNOWN_PARTICIPANT
 from ursa.errors import FileChangedError, InvalidRecordingError, ManifestError, ManifestNotFoundError, StorageError
 from ursa.events import HashCallback
 from ursa.manifest import parse_manifest, shown
+from ursa.manifest.names import UNKNOWN_PARTICIPANT
 from ursa.reconstruct.document import Hashed, build, kept, never_replaced
 from ursa.reconstruct.hashing import hash_files
 from ursa.reconstruct.progress import Progress

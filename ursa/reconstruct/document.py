@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ursa import __version__
-from ursa.catalog.rows import UNKNOWN_PARTICIPANT
 from ursa.errors import InvalidRecordingError, ManifestError
 from ursa.manifest import (
     MAX_MANIFEST_BYTES,
@@ -20,6 +19,7 @@ from ursa.manifest import (
     parse_manifest,
     split_worker_dir,
 )
+from ursa.manifest.names import UNKNOWN_PARTICIPANT
 from ursa.reconstruct.results import Made, ReconstructResult
 from ursa.recording import classify
 

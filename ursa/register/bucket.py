@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -11,8 +12,9 @@ from functools import partial
 from typing import TypeVar
 
 from ursa.catalog.rows import FileRow, ModalityRow
-from ursa.errors import InvalidRecordingError, ManifestNotFoundError, MissingFilesError, named
+from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError, MissingFilesError, named
 from ursa.manifest import (
+    MAX_MANIFEST_BYTES,
     Manifest,
     RecordingTimes,
     check_identity,
@@ -181,18 +183,26 @@ def _row(
     if stored is not None:
         return FileRow(item.path, info.key, info.size_bytes, stored, info.etag, "size")
     return FileRow(
-        item.path, info.key, info.size_bytes, object_sha256(store, info.key, progress=go_on), info.etag, "sha256"
+        item.path,
+        info.key,
+        info.size_bytes,
+        object_sha256(store, info.key, if_match=info.etag, progress=go_on),
+        info.etag,
+        "sha256",
     )
 
 
 def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | None) -> Manifest:
+    own = listing.get(MANIFEST_NAME)
+    aggregate = _parsed(store, own, rec_id) if own else None
+    wins = aggregate is not None and not aggregate.is_placeholder
     manifests: dict[str, Manifest] = {}
     for path, info in listing.items():
-        if classify(path, {})[0] == "manifest" and not is_junk(path):
-            manifest = _parsed(store, info, rec_id)
-            if manifest is not None:
-                manifests[path] = manifest
-    aggregate = manifests.pop(MANIFEST_NAME, None)
+        if classify(path, {})[0] == "manifest" and not is_junk(path) and path != MANIFEST_NAME:
+            # Beside a manifest.json that lists the files, a node manifest that can't be read takes nothing away.
+            with contextlib.suppress(*((ManifestError,) if wins else ())):
+                manifest = _parsed(store, info, rec_id)
+                manifests |= {path: manifest} if manifest is not None else {}
     found = effective_manifest(aggregate, manifests, rig_timezone=rig_timezone)
     if found is None:
         if not any(listing.items()):
@@ -212,6 +222,10 @@ def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | N
 
 def _parsed(store: Store, info: ObjectInfo, rec_id: str) -> Manifest | None:
     """A manifest of the bucket; None where it vanished since it was listed."""
+    if info.size_bytes > MAX_MANIFEST_BYTES:
+        raise ManifestError(
+            f"{info.key} has {info.size_bytes:,} bytes; a manifest has at most {MAX_MANIFEST_BYTES:,}", path=info.key
+        )
     try:
         data, _ = store.read(info.key)
     except NotFoundError:

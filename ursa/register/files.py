@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from ursa.catalog.rows import FileRow
 from ursa.errors import MissingFilesError, UsageError, named
 from ursa.manifest import normalize_path, shown
-from ursa.store import ObjectInfo, Store
+from ursa.manifest.hashing import is_sha256
+from ursa.register.planning import Listing
+from ursa.store import NotFoundError, PreconditionFailedError, Store
+from ursa.transfer.prove import object_sha256
+
+_AT_ONCE = 16
 
 
 def prove_files(store: Store, prefix: str, files: Sequence[FileRow]) -> tuple[FileRow, ...]:
     """The files as the bucket has them, with ETag and evidence. Raises ``MissingFilesError`` with all that is not."""
-    listed = {info.key: info for info in store.list(prefix)} if files else {}
-    proven: list[FileRow] = []
-    wrong: list[str] = []
-    for file in files:
-        key = file.key or prefix + file.path
-        info = listed.get(key) or _elsewhere(store, key, prefix)
-        if info is None or info.size_bytes != file.size_bytes:
-            wrong.append(file.path)
-            continue
-        stored = store.head(key).sha256 if file.sha256 is not None else None
-        if stored not in (None, file.sha256):
-            wrong.append(file.path)
-            continue
-        evidence = "sha256" if stored is not None else "size"
-        proven.append(replace(file, key=key, etag=info.etag, evidence=evidence))
+    listing = Listing(prefix, store.list(prefix) if files else ())
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        proven = list(pool.map(lambda file: _proven(store, listing, file), files))
+    wrong = [file.path for file, row in zip(files, proven, strict=True) if row is None]
     if wrong:
         raise MissingFilesError(
             f"{len(wrong)} of {len(files)} files are not in the bucket as they are stated:"
@@ -36,31 +31,54 @@ def prove_files(store: Store, prefix: str, files: Sequence[FileRow]) -> tuple[Fi
             hint="Nothing was registered. Upload them first (`ursa ingest REC_DIR`), or state their sizes as they are.",
             paths=tuple(wrong),
         )
-    return tuple(proven)
+    return tuple(row for row in proven if row is not None)
 
 
-def file_rows(files: Iterable[FileRow | Mapping[str, Any]]) -> tuple[FileRow, ...]:
+def _proven(store: Store, listing: Listing, file: FileRow) -> FileRow | None:
+    """The file as it is in the bucket; None where it is not, or is another one. A sha256 that is stated is proven."""
+    key = file.key or listing.key(file.path)
+    try:
+        info = listing.get(file.path) if key == listing.key(file.path) else store.head(key)
+        if info is None or info.size_bytes != file.size_bytes:
+            return None
+        row = replace(file, key=key, etag=info.etag, evidence="size")
+        if file.sha256 is None:
+            return row
+        stored = store.head(key).sha256 or object_sha256(store, key, if_match=info.etag)
+        return replace(row, evidence="sha256") if stored == file.sha256 else None
+    except (NotFoundError, PreconditionFailedError):
+        return None
+
+
+def file_rows(files: Iterable[FileRow | Mapping[str, Any]] | None) -> tuple[FileRow, ...]:
     """Files as a caller states them: rows, or mappings with ``path``, ``size_bytes`` and perhaps ``key``, ``sha256``.
 
     Raises:
         UsageError: a path or size that can't be one, or a path that comes twice.
     """
     rows: dict[str, FileRow] = {}
-    for item in files:
+    for item in files or ():
         row = item if isinstance(item, FileRow) else _file_row(item)
+        if not isinstance(row.path, str) or not isinstance(row.key, str):
+            raise UsageError(f"a file is stated with path {row.path!r} and key {row.key!r}; both are text")
         try:
             path = normalize_path(row.path)
         except ValueError as error:
             raise UsageError(f"{shown(row.path)} is not a path inside a recording: {error}") from None
+        sha256 = row.sha256.lower().removeprefix("sha256:") if isinstance(row.sha256, str) else row.sha256
+        if sha256 is not None and not is_sha256(sha256):
+            raise UsageError(f"{shown(path)}: sha256 is {row.sha256!r}; it is 64 hex digits, or None")
         if path in rows:
             raise UsageError(f"{shown(path)} is stated twice")
-        if not isinstance(row.size_bytes, int) or row.size_bytes < 0:
+        if not isinstance(row.size_bytes, int) or isinstance(row.size_bytes, bool) or row.size_bytes < 0:
             raise UsageError(f"{shown(path)}: size_bytes is {row.size_bytes!r}; it is bytes, 0 or more")
-        rows[path] = replace(row, path=path)
+        rows[path] = replace(row, path=path, sha256=sha256)
     return tuple(rows[path] for path in sorted(rows))
 
 
-def _file_row(item: Mapping[str, Any]) -> FileRow:
+def _file_row(item: Any) -> FileRow:
+    if not isinstance(item, Mapping):
+        raise UsageError(f"a file is stated as {item!r}; it is a FileRow, or a mapping with path and size_bytes")
     unknown = set(item) - set(FileRow.__slots__)
     if unknown or not {"path", "size_bytes"} <= set(item):
         raise UsageError(
@@ -68,10 +86,3 @@ def _file_row(item: Mapping[str, Any]) -> FileRow:
             hint=f"A file has path and size_bytes, and may have more of {', '.join(FileRow.__slots__)}.",
         )
     return FileRow(**{"key": "", **item})
-
-
-def _elsewhere(store: Store, key: str, prefix: str) -> ObjectInfo | None:
-    """An object outside of the recording's prefix (another recording's data, derived data)."""
-    if key.startswith(prefix):
-        return None
-    return next((info for info in store.list(key) if info.key == key), None)

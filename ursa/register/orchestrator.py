@@ -129,7 +129,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         peer_participant=peer,
         unlisted=local.unlisted,
         junk=local.scan.junk,
-        warnings=(*local.scan.warnings, *warnings),
+        warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
     )
 
 

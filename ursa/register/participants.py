@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.rows import UNKNOWN_PARTICIPANT, RecordingRow, participant_id
+from ursa.catalog.rows import RecordingRow, participant_id
 from ursa.errors import InvalidRecordingError
 from ursa.manifest import normalize_path
 from ursa.reconstruct.run import each
@@ -173,7 +173,7 @@ def _look(store: Store, raw_prefix: str, rec_id: str, nameless: frozenset[str]) 
         return BackfillItem(rec_id, State.NO_FILE)
     except InvalidRecordingError as error:
         return BackfillItem(rec_id, State.BROKEN, error=_broken(rec_id, error))
-    if name is None or name == UNKNOWN_PARTICIPANT:
+    if name is None:
         return BackfillItem(rec_id, State.EMPTY)
     derived = participant_id(name)
     if not nameless:

@@ -12,9 +12,16 @@ from typing import TypeVar
 
 from ursa.catalog.metadata import auxiliary
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import ChecksumMismatchError, InvalidRecordingError, MissingFilesError, UrsaError, named
-from ursa.manifest import FileEntry, parse_manifest, shown
-from ursa.recording import LocalFile, ManifestSource, parse_participant
+from ursa.errors import (
+    ChecksumMismatchError,
+    FileChangedError,
+    InvalidRecordingError,
+    MissingFilesError,
+    UrsaError,
+    named,
+)
+from ursa.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest, shown
+from ursa.recording import MAX_PARTICIPANT_BYTES, LocalFile, ManifestSource, parse_participant
 from ursa.register.local import LocalRecording
 from ursa.register.results import BucketFile, PlannedFile
 from ursa.store import ObjectInfo, Store
@@ -174,7 +181,7 @@ def plan_sidecars(
         item = _sidecar(participant, data, listing, context.store)
         if item.action == "replace" and not context.options.replace_objects:
             item = replace(item, action="keep")
-            peer = _peer_participant(context.store, item.key)
+            peer = _peer_participant(context.store, listing.get(participant.path))
             warnings.append("the bucket has a different participant.txt, which stays; the rows get both names")
         planned.append(item)
     sources = sorted(local.loaded.sources, key=lambda source: (source.path == "manifest.json", source.path))
@@ -188,15 +195,24 @@ def plan_sidecars(
         file = local.scan.by_path.get(source.path) or LocalFile(
             source.path, source.source, len(source.data), stat.st_mtime_ns, "manifest", ""
         )
+        if source.path in local.scan.by_path and read_whole(source_of(file)) != source.data:
+            raise FileChangedError(
+                f"{shown(source.path)} was rewritten while the recording was read",
+                hint="Nothing was uploaded. Wait until the copy or the rig is done, then run the same command again.",
+                path=source.path,
+            )
         item = _sidecar(file, source.data, listing, context.store)
         if item.action == "replace" and source.manifest.is_placeholder:
             item = replace(item, action="keep")
-        elif (
-            item.action == "replace"
-            and not context.options.replace_objects
-            and not _replaceable(context.store, item.key)
-        ):
-            raise conflict([item.key])
+        elif item.action == "replace" and not context.options.replace_objects:
+            there = _manifest_there(context.store, listing.get(source.path))
+            if there is None or not (there.is_placeholder or there.reconstruction):
+                raise conflict([item.key])
+            if there.reconstruction and source.manifest.reconstruction:
+                item = replace(item, action="keep")
+                warnings.append(
+                    f"the bucket has another reconstructed {source.path}, which stays: only a rig's replaces it"
+                )
         planned.append(item)
     return tuple(planned), warnings, peer
 
@@ -289,20 +305,23 @@ def _sidecar(file: LocalFile, data: bytes, listing: Listing, store: Store) -> Pl
     return PlannedFile(file, info.key, "replace", etag=info.etag, data=data)
 
 
-def _peer_participant(store: Store, key: str) -> str | None:
+def _peer_participant(store: Store, info: ObjectInfo | None) -> str | None:
+    if info is None or info.size_bytes > MAX_PARTICIPANT_BYTES:
+        return None
     try:
-        return parse_participant(store.read(key)[0], source=key)
+        return parse_participant(store.read(info.key)[0], source=info.key)
     except InvalidRecordingError:
         return None
 
 
-def _replaceable(store: Store, key: str) -> bool:
-    """Whether the bucket's manifest may give way to the rig's: a placeholder, or one that was reconstructed."""
+def _manifest_there(store: Store, info: ObjectInfo | None) -> Manifest | None:
+    """The bucket's manifest, which gives way where it is a placeholder or was reconstructed; None: it can't be read."""
+    if info is None or info.size_bytes > MAX_MANIFEST_BYTES:
+        return None
     try:
-        manifest = parse_manifest(store.read(key)[0], source=key)
+        return parse_manifest(store.read(info.key)[0], source=info.key)
     except UrsaError:
-        return False
-    return manifest.is_placeholder or manifest.reconstruction is not None
+        return None
 
 
 def _rows_by_path(registered: Sequence[ModalityRow]) -> dict[str, FileRow]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.metadata import REGISTERED_AT_KEY, WORKERS_KEY, workers_of
+from ursa.catalog.metadata import AUXILIARY_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary, workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import Change
 from ursa.catalog.where import any_of, literal, these_modalities
@@ -32,6 +32,7 @@ from ursa.store import Store
 
 R = TypeVar("R")
 
+_LONGEST_S = 100 * 366 * 86_400.0
 REC_ID_KEY = "manifest_recording_id"
 """Metadata key of a recording: its rec_id."""
 
@@ -83,18 +84,49 @@ def given(
         raise UsageError(f"{recording_hash!r} is not a recording_hash: 64 lower-case hex digits")
     if isinstance(participant_ids, str):
         raise UsageError(f"participant_ids is the text {participant_ids!r}; pass a list of ids")
-    if duration_s is not None and not (isinstance(duration_s, int | float) and 0 <= duration_s < float("inf")):
-        raise UsageError(f"duration_s is {duration_s!r}; it is seconds, 0 or more")
-    pairs = {str(key): str(value) for key, value in (metadata or {}).items()}
+    ids = tuple(word(key, "a participant's id") for key in participant_ids or ())
+    number = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
+    if duration_s is not None and not (number and 0 <= duration_s <= _LONGEST_S):
+        raise UsageError(f"duration_s is {duration_s!r:.40}; it is seconds, 0 or more")
+    pairs = texts(metadata)
+    _check_own_keys(pairs)
     return Given(
         recording_hash,
         _utc(started_at, "started_at"),
         _utc(ended_at, "ended_at"),
         None if duration_s is None else float(duration_s),
-        tuple(participant_ids),
-        status,
+        ids,
+        word(status, "status"),
         pairs,
     )
+
+
+def word(value: object, name: str) -> str:
+    """A text that can be a name: not empty, no control characters. Raises ``UsageError``."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise UsageError(f"{name} is {value!r:.80}; it is a text that can be printed")
+    return value
+
+
+def texts(metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    """Metadata as text to text; what is None is left out. Raises ``UsageError``."""
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise UsageError(f"metadata is {metadata!r:.80}; it maps text to text")
+    return {str(key): str(value) for key, value in (metadata or {}).items() if value is not None}
+
+
+def _check_own_keys(pairs: Mapping[str, str]) -> None:
+    """What ursa itself reads in metadata is right, or not there."""
+    row = RecordingRow("", "", metadata=pairs)
+    if WORKERS_KEY in pairs and workers_of(row) is None:
+        raise UsageError(f"metadata[{WORKERS_KEY!r}] is ursa's own: leave it out")
+    if pairs.get(AUXILIARY_KEY, "{}") != "{}" and not auxiliary(row):
+        raise UsageError(f"metadata[{AUXILIARY_KEY!r}] is ursa's own: leave it out")
+    name = pairs.get(REC_ID_KEY)
+    if name is not None and (
+        not name.isprintable() or "/" in name or "\\" in name or name in ("", ".", "..") or len(name.encode()) > 255
+    ):
+        raise UsageError(f"metadata[{REC_ID_KEY!r}] is {shown(name)}; a rec_id is one name, without slashes")
 
 
 def apply(existing: RecordingRow, wanted: Given, policy: OnConflict) -> RecordingRow:

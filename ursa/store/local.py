@@ -130,7 +130,7 @@ class LocalStore:
         self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
     ) -> Part:
         directory = self._upload(key, upload_id)
-        with _words(key, "write a part of"), self._temporary() as (temporary, file):
+        with self._open_still(key, upload_id), _words(key, "write a part of"), self._temporary() as (temporary, file):
             file.write(body)
             _sync(file)
             for old in directory.glob(f"{number:05d}-*"):
@@ -140,10 +140,11 @@ class LocalStore:
         return Part(number, len(body), md5)
 
     def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
-        return [
-            Part(int(path.name[:5]), path.stat().st_size, path.name[6:])
-            for path in sorted(self._upload(key, upload_id).glob("?????-*"))
-        ]
+        with self._open_still(key, upload_id), _words(key, "list the parts of"):
+            return [
+                Part(int(path.name[:5]), path.stat().st_size, path.name[6:])
+                for path in sorted(self._upload(key, upload_id).glob("?????-*"))
+            ]
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
         for description in sorted((self._own / "uploads").glob("*/upload.json")):
@@ -162,7 +163,11 @@ class LocalStore:
         if_match: str | None = None,
     ) -> str:
         directory = self._upload(key, upload_id)
-        with _words(key, "complete a multipart upload"), self._temporary() as (temporary, file):
+        with (
+            self._open_still(key, upload_id),
+            _words(key, "complete a multipart upload"),
+            self._temporary() as (temporary, file),
+        ):
             metadata = orjson.loads((directory / "upload.json").read_bytes())["metadata"]
             for part in parts:
                 with (directory / f"{part.number:05d}-{part.etag}").open("rb") as source:
@@ -188,6 +193,15 @@ class LocalStore:
         if not (directory / "upload.json").exists():
             raise NoSuchUploadError(f"{key}: the multipart upload {upload_id} is gone", key=key)
         return directory
+
+    @contextlib.contextmanager
+    def _open_still(self, key: str, upload_id: str) -> Iterator[None]:
+        """What another process completes or aborts meanwhile is gone, as on a server."""
+        try:
+            yield
+        except NotFoundError:
+            self._upload(key, upload_id)
+            raise
 
     def _info(self, key: str, stat: os.stat_result) -> ObjectInfo:
         metadata: dict[str, str] = {}

@@ -33,10 +33,19 @@ def read_back(store: Store, key: str, sha256: str) -> Evidence | None:
     return "sha256" if object_sha256(store, key) == sha256 else None
 
 
-def object_sha256(store: Store, key: str, *, progress: Callable[[int], object] = lambda _count: None) -> str:
-    """The sha256 of an object, read whole. ``progress`` gets the size of each block; what it raises stops the reading."""
+def object_sha256(
+    store: Store,
+    key: str,
+    *,
+    if_match: str | None = None,
+    progress: Callable[[int], object] = lambda _count: None,
+) -> str:
+    """The sha256 of an object, read whole. ``progress`` gets the size of each block; what it raises stops the reading.
+
+    ``if_match``: the ETag that it must have from the first block to the last (``PreconditionFailedError``).
+    """
     hasher = hashlib.sha256()
-    for block in store.stream(key):
+    for block in store.stream(key, if_match=if_match):
         hasher.update(block)
         progress(len(block))
     return hasher.hexdigest()
