@@ -26,8 +26,8 @@ FILES = {
     "events.csv": b"a,b\n",
 }
 KILLED = -9
-# Every step on `local`; on a server, where each run takes seconds, every third, begun at a step that changes.
-STRIDE = 3
+# Every step on `local`; on a server, where each run takes seconds, every fifth.
+STRIDE = 5
 
 
 def run_killed(config: Path | str, profile: str, rec_dir: Path, point: int) -> subprocess.CompletedProcess[str]:
