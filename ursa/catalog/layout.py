@@ -32,7 +32,8 @@ class Layout:
 
     ``key``: the column that files are sorted and skipped by. ``hashes``: columns of random values that are looked up,
     which get a bloom filter. Files below ``small_bytes`` are merged often, up to ``big_bytes`` seldom; a bigger one
-    would make the replacement of one row dear, which writes its file anew. ``page_rows``: what one row's look-up reads.
+    would make the replacement of one row dear, which writes its file anew. ``page_rows``: what one row's look-up reads;
+    ``row_group``: what a question about many is read in, a request for each column and group.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Layout:
     small_bytes: int
     big_bytes: int
     page_rows: int
+    row_group: int = _ROW_GROUP
 
     def writer(self, rows: int) -> WriterProperties:
         """How a file of (up to) so many rows is written."""
@@ -52,7 +54,7 @@ class Layout:
         return WriterProperties(
             compression="ZSTD",
             compression_level=1,
-            max_row_group_size=_ROW_GROUP,
+            max_row_group_size=self.row_group,
             data_page_row_count_limit=self.page_rows,
             column_properties=columns or None,
         )
@@ -60,7 +62,7 @@ class Layout:
 
 LAYOUTS = {
     "recordings": Layout("rec_id", ("recording_hash",), 4 * MIB, 64 * MIB, 1000),
-    "modalities": Layout("rec_id", (), 16 * MIB, 128 * MIB, 500),
+    "modalities": Layout("rec_id", (), 16 * MIB, 128 * MIB, 500, 4 * _ROW_GROUP),
     "participants": Layout("participant_id", (), 4 * MIB, 32 * MIB, 1000),
 }
 
