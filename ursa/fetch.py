@@ -57,6 +57,7 @@ def fetch(
     """Download every file of a query's result and verify it against the catalog.
 
     Raises:
+        InvalidRecordingError: the catalog has a rec_id or a path that would leave ``dest``.
         ConflictError: a file is there with other content, or two names fall together on this disk.
         ChecksumMismatchError, MissingFilesError, StorageError
     """
@@ -94,7 +95,11 @@ def _groups(results: QueryResult, dest: Path) -> Iterator[_Group]:
 
 def _items(rec_id: str, row: ModalityRow, dest: Path) -> Iterator[DownloadItem]:
     if not rec_id or rec_id in (".", "..") or "/" in rec_id or "\\" in rec_id or not rec_id.isprintable():
-        raise InvalidRecordingError(f"the catalog has a rec_id that would leave {dest}: {shown(rec_id)}", path=rec_id)
+        raise InvalidRecordingError(
+            f"the catalog has a rec_id that would leave {dest}: {shown(rec_id)}",
+            hint="Nothing was downloaded. `ursa catalog history` says who registered it.",
+            path=rec_id,
+        )
     for file in row.files:
         try:
             path = PurePosixPath(rec_id) / normalize_path(file.path)

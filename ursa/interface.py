@@ -445,6 +445,7 @@ class DataInterface(Access):
             duration_s: seconds.
             participant_ids: ids as ``participant_id`` derives them; they may have no row yet.
             metadata: text to text; ``manifest_recording_id`` is the rec_id. Without it the recording goes by its hash.
+                What ursa itself keeps there (``workers``, ``nodes``, ``auxiliary_files``) may be passed on as it is.
             on_conflict: what to do where there is a row. ``error``: refuse. ``extend``: duration_s becomes the longer
                 one; what else is given is left aside. ``merge_participants``: the union of participant_ids; every other
                 field that is given must match (status counts as given unless it is ``"raw"``). ``overwrite``: duration_s
@@ -475,7 +476,8 @@ class DataInterface(Access):
 
         Args:
             files: rows, or mappings with ``path`` and ``size_bytes``, and ``key`` (default: below the recording's
-                prefix) and ``sha256`` where known. Each must be in the bucket with this size.
+                prefix) and ``sha256`` where known. Each must be in the bucket with this size; a stated sha256 is proven,
+                by reading the object where it does not state its own.
             on_conflict: ``error`` or ``overwrite``, which replaces the whole row.
 
         Raises:
@@ -485,11 +487,12 @@ class DataInterface(Access):
         self._require("assets_rw", "register_modality")
         policy = choice(ModalityOnConflict, on_conflict, "on_conflict")
         row = ModalityRow(
-            recording_hash,
+            verbs.word(recording_hash, "recording_hash"),
             verbs.word(modality, "modality"),
-            verbs.word(worker_id, "worker_id") if worker_id else "",
+            # 0 is no text, and not the same as none.
+            "" if worker_id in (None, "") else verbs.word(worker_id, "worker_id"),
             verbs.word(status, "status"),
-            verbs.word(node, "node") if node else None,
+            None if node in (None, "") else verbs.word(node, "node"),
             file_rows(files),
             metadata=verbs.texts(metadata),
         )
@@ -803,6 +806,8 @@ class DataInterface(Access):
     ) -> orchestrator.Request:
         if not isinstance(source_dir, str | os.PathLike):
             raise UsageError(f"source_dir is {source_dir!r}; it is the recording's directory")
+        if manifest_path is not None and not isinstance(manifest_path, str | os.PathLike):
+            raise UsageError(f"manifest_path is {manifest_path!r:.80}; it is a manifest's path, or None")
         return orchestrator.read_request(
             Path(manifest_path) if manifest_path is not None else None,
             Path(source_dir),

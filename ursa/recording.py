@@ -155,6 +155,8 @@ def read_participant(root: Path) -> str | None:
 def parse_participant(data: bytes, *, source: str) -> str | None:
     """The name in the bytes of a participant.txt, without a BOM and surrounding whitespace; None for an empty one.
 
+    ``__unknown__``, which stands for nobody in a reconstructed manifest, is None too.
+
     Raises:
         InvalidRecordingError: not UTF-8, several lines, over 200 characters, or control characters; names ``source``.
     """
@@ -552,8 +554,27 @@ def _load_source(path: Path, key: str, rec_id: str) -> ManifestSource | None:
     return ManifestSource(key, path, data, manifest)
 
 
+def refuse_large_manifest(size_bytes: int, *, source: str) -> None:
+    """Look at a manifest's size before it is read.
+
+    Raises:
+        ManifestError: it is over ``MAX_MANIFEST_BYTES``.
+    """
+    if size_bytes > MAX_MANIFEST_BYTES:
+        raise ManifestError(
+            f"{shown(source, 400)}: found {size_bytes:,} bytes, expected at most 64 MiB of JSON",
+            hint="No rig writes such a manifest. Put the rig's own back, then run the same command again.",
+            path=source,
+            found=f"{size_bytes:,} bytes",
+            expected="at most 64 MiB of JSON",
+        )
+
+
 def _node_sources(root: Path, rec_id: str, warnings: list[str] | None) -> tuple[ManifestSource, ...]:
-    """The node manifests. One that can't be read refuses; with ``warnings`` it is told there, and counts as empty."""
+    """The node manifests. One that can't be read refuses; with ``warnings`` it is told there, and counts as empty.
+
+    One over the limit always refuses: it could not be sent as it is.
+    """
     directory = root / NODE_MANIFESTS_DIR
     try:
         paths = sorted(path for path in directory.iterdir() if path.name.endswith(".json") and not is_junk(path.name))
@@ -567,10 +588,11 @@ def _node_sources(root: Path, rec_id: str, warnings: list[str] | None) -> tuple[
         try:
             source = _load_source(path, key, rec_id)
         except ManifestError as error:
-            if warnings is None:
+            data = _read_file(path, MAX_MANIFEST_BYTES)
+            if warnings is None or (data is not None and len(data) > MAX_MANIFEST_BYTES):
                 raise
             warnings.append(f"left aside, since {MANIFEST_NAME} lists the files: {error.message}")
-            source = ManifestSource(key, path, path.read_bytes(), Manifest())
+            source = ManifestSource(key, path, data, Manifest()) if data is not None else None
         sources += [source] if source else []
     return tuple(sources)
 

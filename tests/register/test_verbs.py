@@ -127,7 +127,7 @@ def test_a_rec_id_and_a_hash_that_contradict_each_other_are_a_conflict(policy: s
     with pytest.raises(ConflictError, match=OTHER_HASH):
         data.register_recording(**{**THERE, "recording_hash": OTHER_HASH}, on_conflict=policy)
     with pytest.raises(ConflictError, match=REC):
-        data.register_recording(**{**THERE, "metadata": {"manifest_recording_id": "rec_x"}}, on_conflict=policy)
+        data.register_recording(**{**THERE, "metadata": {"manifest_recording_id": f"{REC}0"}}, on_conflict=policy)
     assert data.list_recordings() == [before]
 
 

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ursa.errors import StorageError
-from ursa.store import NotFoundError, PreconditionFailedError, Store
+from ursa.store import NoSuchUploadError, NotFoundError, Part, PreconditionFailedError, Store
 from ursa.store.local import LocalStore
 from ursa.store.protocol import SHA256_KEY
 
@@ -290,3 +292,69 @@ def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
     assert list(store.list_prefixes("recordings/")) == []
     assert list(store.list_uploads("")) == []
     assert not (tmp_path / "absent").exists()
+
+
+# --- what other processes do meanwhile, and leave behind
+
+
+def test_an_upload_that_is_completed_between_look_and_use(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = LocalStore(store._data.parent, "raw")
+    look = LocalStore._upload
+
+    def overtaken(self: LocalStore, key: str, upload_id: str) -> Path:
+        directory = look(self, key, upload_id)
+        if self is store:
+            peer.complete_upload(key, upload_id, [part], if_absent=True)
+        return directory
+
+    def begin(key: str) -> tuple[str, Part]:
+        with monkeypatch.context() as plain:
+            plain.setattr(LocalStore, "_upload", look)
+            upload_id = store.create_upload(key)
+            return upload_id, store.upload_part(key, upload_id, 1, b"1", md5=hashlib.md5(b"1").hexdigest())
+
+    monkeypatch.setattr(LocalStore, "_upload", overtaken)
+    upload_id, part = begin("a")
+    with pytest.raises(NoSuchUploadError, match="a: the multipart upload"):
+        store.upload_part("a", upload_id, 1, b"2", md5=hashlib.md5(b"2").hexdigest())
+    upload_id, part = begin("b")
+    with pytest.raises(NoSuchUploadError, match="b: the multipart upload"):
+        store.complete_upload("b", upload_id, [part])
+    assert [store.read(key)[0] for key in ("a", "b")] == [b"1", b"1"]
+    assert leftovers(store._data.parent) == []
+
+
+def test_parts_that_vanish_while_they_are_listed(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload_id = store.create_upload("k")
+    store.upload_part("k", upload_id, 1, b"1", md5=hashlib.md5(b"1").hexdigest())
+    glob = Path.glob
+
+    def vanishing(self: Path, pattern: str) -> Iterator[Path]:
+        found = list(glob(self, pattern))
+        store.abort_upload("k", upload_id)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "glob", vanishing)
+    with pytest.raises(NoSuchUploadError, match="k: the multipart upload"):
+        store.list_parts("k", upload_id)
+
+
+def test_temporary_files_of_the_dead_are_removed(store: LocalStore, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    directory = tmp_path / ".ursa" / "raw" / "tmp"
+    directory.mkdir(parents=True)
+    names = {
+        "dead": f"{dead.pid}-old",
+        "dead a moment ago": f"{dead.pid}-new",
+        "living": f"{os.getpid()}-old",
+        "the group": "0-old",
+        "no process": "notes.txt",
+    }
+    for what, name in names.items():
+        (directory / name).write_bytes(b"half")
+        if what != "dead a moment ago":
+            os.utime(directory / name, (time.time() - 25 * 3600,) * 2)
+    put(store, "k", b"1")
+    assert sorted(leftovers(tmp_path)) == sorted(name for what, name in names.items() if what != "dead")
+    assert store.read("k")[0] == b"1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ursa.catalog.rows import ModalityRow, RecordingRow
 
@@ -19,12 +20,9 @@ REGISTERED_AT_KEY = "registered_at"
 
 
 def auxiliary(row: RecordingRow) -> dict[str, list[int | str | None]]:
-    """Path → [size_bytes, sha256] of the files outside of worker directories; none where nobody can read the text."""
-    try:
-        parsed = json.loads(row.metadata.get(AUXILIARY_KEY, "{}"))
-        return {str(path): [size, sha256] for path, (size, sha256) in parsed.items()}
-    except (ValueError, TypeError, AttributeError):
-        return {}
+    """Path → [size_bytes, sha256] of the files outside of worker directories; what nobody can read is left out."""
+    parsed = _parsed(row.metadata.get(AUXILIARY_KEY))
+    return {path: entry for path, entry in parsed.items() if _is_file(entry)} if isinstance(parsed, dict) else {}
 
 
 def workers_text(modalities: Iterable[ModalityRow]) -> str:
@@ -34,10 +32,10 @@ def workers_text(modalities: Iterable[ModalityRow]) -> str:
 
 def workers_of(row: RecordingRow) -> set[tuple[str, str]] | None:
     """The workers that a recording's commit covers; None where its row does not say (or says what nobody can read)."""
-    try:
-        return {(str(modality), str(worker_id)) for modality, worker_id in json.loads(row.metadata[WORKERS_KEY])}
-    except (KeyError, ValueError, TypeError):
+    parsed = _parsed(row.metadata.get(WORKERS_KEY))
+    if not isinstance(parsed, list) or not all(_is_worker(pair) for pair in parsed):
         return None
+    return {(modality, worker_id) for modality, worker_id in parsed}
 
 
 def auxiliary_text(files: Mapping[str, Sequence[int | str | None]]) -> str:
@@ -50,3 +48,23 @@ def covers(row: RecordingRow, modality: ModalityRow) -> bool:
     covered = workers_of(row)
     same = (row.rec_id, row.recording_hash) == (modality.rec_id, modality.recording_hash)
     return same and (covered is None or (modality.modality, modality.worker_id) in covered)
+
+
+def _parsed(text: str | None) -> Any:
+    """A value's JSON; None where it is none. Other versions and other hands write metadata too."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _is_worker(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(name, str) for name in value)
+
+
+def _is_file(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    size_bytes, sha256 = value
+    number = isinstance(size_bytes, int) and not isinstance(size_bytes, bool)
+    return (size_bytes is None or number) and (sha256 is None or isinstance(sha256, str))

@@ -17,7 +17,7 @@ from ursa.reconstruct.progress import Progress
 from ursa.reconstruct.results import Made, ReconstructResult
 from ursa.reconstruct.run import Block
 from ursa.reconstruct.sidecar import Sidecar
-from ursa.reconstruct.standing import Placeholder, Valid, aggregate, node_manifest
+from ursa.reconstruct.standing import Placeholder, Valid, aggregate, node_manifest, replaceable
 from ursa.recording import MANIFEST_NAME
 from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError
 
@@ -55,11 +55,15 @@ class _Job:
 
     def look(self) -> tuple[Valid | None, Placeholder | None]:
         """The valid manifest that is there, or the placeholder. One request where ``manifest.json`` is valid."""
-        found = aggregate(self.store, self.prefix, self.rec_id)
-        if isinstance(found, Valid):
-            return found, None
+        valid = aggregate(self.store, self.prefix, self.rec_id)
+        if valid is not None:
+            return valid, None
         self.listing = list(self.store.list(self.prefix))
-        return node_manifest(self.store, self.prefix, self.rec_id, self.listing), found
+        valid = node_manifest(self.store, self.prefix, self.rec_id, self.listing)
+        if valid is not None:
+            return valid, None
+        found = replaceable(self.store, self.prefix, self.rec_id, self.listing)
+        return (found, None) if isinstance(found, Valid) else (None, found)
 
     def planned(self, plan: Plan) -> ReconstructResult:
         """What a run would do."""
@@ -159,7 +163,7 @@ class _Job:
             found = aggregate(self.store, self.prefix, self.rec_id)
         except NotFoundError:
             found = None
-        if isinstance(found, Valid):
+        if found is not None:
             return found
         raise StorageError(
             f"{key} was written or removed by somebody else at the same moment; this run wrote nothing",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ursa.errors import InvalidRecordingError, ManifestError, UrsaError
 from ursa.manifest import check_rec_id
 from ursa.reconstruct.run import each
-from ursa.reconstruct.standing import Valid, aggregate, node_manifest
+from ursa.reconstruct.standing import aggregate, node_manifest
 from ursa.recording import NODE_MANIFESTS_DIR
 from ursa.store import Store
 from ursa.transfer.engine import Engine, Stop
@@ -51,6 +51,6 @@ def missing_manifests(
 
 
 def _has_manifest(store: Store, prefix: str, rec_id: str) -> bool:
-    if isinstance(aggregate(store, prefix, rec_id), Valid):
+    if aggregate(store, prefix, rec_id) is not None:
         return True
     return node_manifest(store, prefix, rec_id, store.list(f"{prefix}{NODE_MANIFESTS_DIR}/")) is not None

@@ -93,7 +93,8 @@ def make_plan(
 
 
 def _participant(store: Store, found: Found | None) -> str | None:
-    if found is None:
+    # S3 has no range of an empty object: it answers 416.
+    if found is None or not found.size_bytes:
         return None
     try:
         blocks = store.stream(found.key, end=_MAX_PARTICIPANT_BYTES + 1, if_match=found.etag)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from ursa.catalog.rows import FileRow, ModalityRow
 from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError, MissingFilesError, named
 from ursa.manifest import (
-    MAX_MANIFEST_BYTES,
     Manifest,
     RecordingTimes,
     check_identity,
@@ -27,10 +25,10 @@ from ursa.manifest import (
     shown,
 )
 from ursa.manifest.models import identity_clash
-from ursa.recording import MANIFEST_NAME, FileKind, classify, effective_manifest
+from ursa.recording import MANIFEST_NAME, FileKind, classify, effective_manifest, refuse_large_manifest
 from ursa.register.build import Contents
 from ursa.register.planning import Listing
-from ursa.store import NotFoundError, ObjectInfo, Store
+from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.prove import object_sha256
 
@@ -52,7 +50,10 @@ class BucketObject:
 
 @dataclass(frozen=True)
 class BucketRecording:
-    """A recording in the bucket, every listed file present with its listed size."""
+    """A recording in the bucket, every listed file present with its listed size.
+
+    ``warnings``: in words, node manifests that can't be read beside a ``manifest.json`` that can.
+    """
 
     rec_id: str
     manifest: Manifest
@@ -60,6 +61,7 @@ class BucketRecording:
     objects: tuple[BucketObject, ...]
     unlisted: tuple[str, ...]
     junk: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def data(self) -> tuple[BucketObject, ...]:
@@ -99,7 +101,7 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
         raise InvalidRecordingError(f"{shown(rec_id)}: no directory has a name of {len(rec_id):,} bytes", path=rec_id)
     found = list(store.list(prefix))
     listing = Listing(prefix, found)
-    manifest = _manifest(store, listing, rec_id, rig_timezone)
+    manifest, warnings = _manifest(store, listing, rec_id, rig_timezone)
     listed = manifest.files_by_path
     _refuse_missing(rec_id, manifest, listing)
     objects: list[BucketObject] = []
@@ -128,6 +130,7 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
         objects=tuple(objects),
         unlisted=tuple(item.path for item in objects if item.kind in ("raw", "auxiliary") and item.path not in listed),
         junk=tuple(junk),
+        warnings=tuple(warnings),
     )
 
 
@@ -179,30 +182,46 @@ def _row(
     row = FileRow(item.path, info.key, info.size_bytes, stated, info.etag, "size")
     if stated is not None:
         return row
-    stored = store.head(info.key).sha256
-    if stored is not None:
-        return FileRow(item.path, info.key, info.size_bytes, stored, info.etag, "size")
-    return FileRow(
-        item.path,
-        info.key,
-        info.size_bytes,
-        object_sha256(store, info.key, if_match=info.etag, progress=go_on),
-        info.etag,
-        "sha256",
+    try:
+        now = store.head(info.key)
+        if (now.size_bytes, now.etag) != (info.size_bytes, info.etag):
+            raise _changed(item)
+        if now.sha256 is not None:
+            return replace(row, sha256=now.sha256)
+        measured = object_sha256(store, info.key, if_match=info.etag, progress=go_on)
+    except (NotFoundError, PreconditionFailedError):
+        raise _changed(item) from None
+    return replace(row, sha256=measured, evidence="sha256")
+
+
+def _changed(item: BucketObject) -> MissingFilesError:
+    return MissingFilesError(
+        f"{shown(item.info.key, 400)}: gone or replaced in the bucket while it was read",
+        hint="Nothing was registered. Somebody deletes or replaces objects there: find out who, then run this again.",
+        paths=(item.path,),
     )
 
 
-def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | None) -> Manifest:
+def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | None) -> tuple[Manifest, Sequence[str]]:
+    """The manifest that counts, and warnings: node manifests that were left aside."""
     own = listing.get(MANIFEST_NAME)
     aggregate = _parsed(store, own, rec_id) if own else None
     wins = aggregate is not None and not aggregate.is_placeholder
     manifests: dict[str, Manifest] = {}
+    warnings: list[str] = []
     for path, info in listing.items():
-        if classify(path, {})[0] == "manifest" and not is_junk(path) and path != MANIFEST_NAME:
+        if classify(path, {})[0] != "manifest" or is_junk(path) or path == MANIFEST_NAME:
+            continue
+        try:
+            manifest = _parsed(store, info, rec_id)
+        except ManifestError as error:
             # Beside a manifest.json that lists the files, a node manifest that can't be read takes nothing away.
-            with contextlib.suppress(*((ManifestError,) if wins else ())):
-                manifest = _parsed(store, info, rec_id)
-                manifests |= {path: manifest} if manifest is not None else {}
+            if not wins:
+                raise
+            warnings.append(f"left aside, since {MANIFEST_NAME} lists the files: {error.message}")
+            continue
+        if manifest is not None:
+            manifests[path] = manifest
     found = effective_manifest(aggregate, manifests, rig_timezone=rig_timezone)
     if found is None:
         if not any(listing.items()):
@@ -217,15 +236,12 @@ def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | N
             hint=f"Nothing was registered. `ursa reconstruct {rec_id}` makes one from the objects; then run this again.",
             rec_id=rec_id,
         )
-    return found
+    return found, warnings
 
 
 def _parsed(store: Store, info: ObjectInfo, rec_id: str) -> Manifest | None:
     """A manifest of the bucket; None where it vanished since it was listed."""
-    if info.size_bytes > MAX_MANIFEST_BYTES:
-        raise ManifestError(
-            f"{info.key} has {info.size_bytes:,} bytes; a manifest has at most {MAX_MANIFEST_BYTES:,}", path=info.key
-        )
+    refuse_large_manifest(info.size_bytes, source=info.key)
     try:
         data, _ = store.read(info.key)
     except NotFoundError:

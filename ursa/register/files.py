@@ -11,8 +11,9 @@ from ursa.catalog.rows import FileRow
 from ursa.errors import MissingFilesError, UsageError, named
 from ursa.manifest import normalize_path, shown
 from ursa.manifest.hashing import is_sha256
+from ursa.manifest.names import has_control, is_unicode
 from ursa.register.planning import Listing
-from ursa.store import NotFoundError, PreconditionFailedError, Store
+from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store
 from ursa.transfer.prove import object_sha256
 
 _AT_ONCE = 16
@@ -23,31 +24,42 @@ def prove_files(store: Store, prefix: str, files: Sequence[FileRow]) -> tuple[Fi
     listing = Listing(prefix, store.list(prefix) if files else ())
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         proven = list(pool.map(lambda file: _proven(store, listing, file), files))
-    wrong = [file.path for file, row in zip(files, proven, strict=True) if row is None]
+    wrong = {file.path: found for file, found in zip(files, proven, strict=True) if isinstance(found, str)}
     if wrong:
         raise MissingFilesError(
             f"{len(wrong)} of {len(files)} files are not in the bucket as they are stated:"
-            f" {named([shown(path) for path in wrong])}",
-            hint="Nothing was registered. Upload them first (`ursa ingest REC_DIR`), or state their sizes as they are.",
+            f" {named([f'{shown(path)} ({why})' for path, why in wrong.items()])}",
+            hint="Nothing was registered. Upload them first (`ursa ingest REC_DIR`), or state size and sha256 as they are.",
             paths=tuple(wrong),
         )
-    return tuple(row for row in proven if row is not None)
+    return tuple(found for found in proven if isinstance(found, FileRow))
 
 
-def _proven(store: Store, listing: Listing, file: FileRow) -> FileRow | None:
-    """The file as it is in the bucket; None where it is not, or is another one. A sha256 that is stated is proven."""
+def _proven(store: Store, listing: Listing, file: FileRow) -> FileRow | str:
+    """The file as it is in the bucket, or in words why it is not. A sha256 that is stated is proven."""
     key = file.key or listing.key(file.path)
     try:
         info = listing.get(file.path) if key == listing.key(file.path) else store.head(key)
-        if info is None or info.size_bytes != file.size_bytes:
-            return None
+        if info is None:
+            return "not there"
+        if info.size_bytes != file.size_bytes:
+            return f"{info.size_bytes:,} bytes there, {file.size_bytes:,} stated"
         row = replace(file, key=key, etag=info.etag, evidence="size")
         if file.sha256 is None:
             return row
-        stored = store.head(key).sha256 or object_sha256(store, key, if_match=info.etag)
-        return replace(row, evidence="sha256") if stored == file.sha256 else None
-    except (NotFoundError, PreconditionFailedError):
-        return None
+        return replace(row, evidence="sha256") if _sha256(store, info) == file.sha256 else "other content"
+    except NotFoundError:
+        return "not there"
+    except PreconditionFailedError:
+        return "replaced while it was read"
+
+
+def _sha256(store: Store, info: ObjectInfo) -> str:
+    """The sha256 that an object states, else that of its bytes. Raises where it is not ``info`` any more."""
+    now = store.head(info.key)
+    if (now.size_bytes, now.etag) != (info.size_bytes, info.etag):
+        raise PreconditionFailedError(f"{info.key} was replaced", key=info.key)
+    return now.sha256 or object_sha256(store, info.key, if_match=info.etag)
 
 
 def file_rows(files: Iterable[FileRow | Mapping[str, Any]] | None) -> tuple[FileRow, ...]:
@@ -57,10 +69,14 @@ def file_rows(files: Iterable[FileRow | Mapping[str, Any]] | None) -> tuple[File
         UsageError: a path or size that can't be one, or a path that comes twice.
     """
     rows: dict[str, FileRow] = {}
+    if files is not None and not isinstance(files, Iterable):
+        raise UsageError(f"files is {files!r:.80}; pass a list of files")
     for item in files or ():
         row = item if isinstance(item, FileRow) else _file_row(item)
         if not isinstance(row.path, str) or not isinstance(row.key, str):
             raise UsageError(f"a file is stated with path {row.path!r} and key {row.key!r}; both are text")
+        if not is_unicode(row.key) or has_control(row.key):
+            raise UsageError(f"{shown(row.path)}: {shown(row.key)} is not the key of an object")
         try:
             path = normalize_path(row.path)
         except ValueError as error:

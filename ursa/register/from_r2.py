@@ -226,6 +226,7 @@ def result(plan: BucketPlan, done: Registered, requests: Mapping[str, int], seco
         seconds=seconds,
         evidence=dict(Counter(row.evidence for row in plan.files)),
         unlisted_files=plan.recording.unlisted,
+        warnings=plan.recording.warnings,
     )
 
 

@@ -303,7 +303,7 @@ def _file_rows(services: Services, plan: IngestPlan, done: Mapping[str, Uploaded
         sha256, evidence = file.sha256, file.evidence
         if sha256 is None:
             # Nobody states it, and the recording_hash is over all raw files: the object itself tells.
-            sha256 = object_sha256(services.raw, file.key, progress=lambda _: services.stop.check())
+            sha256 = object_sha256(services.raw, file.key, if_match=file.etag, progress=lambda _: services.stop.check())
             evidence = "sha256"
         rows[file.path] = FileRow(file.path, file.key, file.size_bytes, sha256, file.etag, evidence)
     return rows

@@ -26,7 +26,7 @@ from ursa.register.local import LocalRecording
 from ursa.register.results import BucketFile, PlannedFile
 from ursa.store import ObjectInfo, Store
 from ursa.store.protocol import Evidence
-from ursa.transfer.digest import SourceFile, digest, read_whole
+from ursa.transfer.digest import SourceFile, digest, read_whole, reading
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.parts import MIB
 from ursa.transfer.prove import same_content
@@ -171,6 +171,7 @@ def plan_sidecars(
 
     Raises:
         ObjectConflictError: the bucket has a different manifest that is no placeholder and was not reconstructed.
+        FileChangedError: a manifest was rewritten since it was read.
     """
     planned: list[PlannedFile] = []
     warnings: list[str] = []
@@ -191,17 +192,7 @@ def plan_sidecars(
                 f"{source.path} lists files of {', '.join(absent_nodes)}, which is not here: it is uploaded with that half"
             )
             continue
-        stat = source.source.stat()
-        file = local.scan.by_path.get(source.path) or LocalFile(
-            source.path, source.source, len(source.data), stat.st_mtime_ns, "manifest", ""
-        )
-        if source.path in local.scan.by_path and read_whole(source_of(file)) != source.data:
-            raise FileChangedError(
-                f"{shown(source.path)} was rewritten while the recording was read",
-                hint="Nothing was uploaded. Wait until the copy or the rig is done, then run the same command again.",
-                path=source.path,
-            )
-        item = _sidecar(file, source.data, listing, context.store)
+        item = _sidecar(_as_it_was(local, source), source.data, listing, context.store)
         if item.action == "replace" and source.manifest.is_placeholder:
             item = replace(item, action="keep")
         elif item.action == "replace" and not context.options.replace_objects:
@@ -211,10 +202,31 @@ def plan_sidecars(
             if there.reconstruction and source.manifest.reconstruction:
                 item = replace(item, action="keep")
                 warnings.append(
-                    f"the bucket has another reconstructed {source.path}, which stays: only a rig's replaces it"
+                    f"the bucket has another reconstructed {source.path}, which stays: only a rig's own replaces it"
                 )
         planned.append(item)
     return tuple(planned), warnings, peer
+
+
+def _as_it_was(local: LocalRecording, source: ManifestSource) -> LocalFile:
+    """The file of a manifest, which still holds what was read from it, and what the recording is planned by.
+
+    Raises:
+        FileChangedError: it was rewritten or removed since.
+    """
+    file = local.scan.by_path.get(source.path)
+    if file is None:
+        # It lies elsewhere, where no scan went.
+        with reading(SourceFile(source.path, source.source, len(source.data), 0)):
+            stat = source.source.stat()
+        file = LocalFile(source.path, source.source, stat.st_size, stat.st_mtime_ns, "manifest", "")
+    if file.size_bytes != len(source.data) or read_whole(source_of(file)) != source.data:
+        raise FileChangedError(
+            f"{shown(source.path)} was rewritten while the recording was read",
+            hint="Nothing was uploaded. Wait until the copy or the rig is done, then run the same command again.",
+            path=source.path,
+        )
+    return file
 
 
 def preflight(local: LocalRecording, files: Sequence[PlannedFile], context: Context) -> tuple[PlannedFile, ...]:

@@ -24,6 +24,7 @@ from ursa.errors import (
 )
 from ursa.manifest import shown
 from ursa.manifest.hashing import is_sha256
+from ursa.manifest.names import is_unicode
 from ursa.policies import ModalityOnConflict, OnConflict
 from ursa.recording import clean_participant
 from ursa.register.decide import identify
@@ -75,19 +76,21 @@ def given(
     started_at: datetime | None,
     ended_at: datetime | None,
     duration_s: float | None,
-    participant_ids: Iterable[str],
+    participant_ids: Iterable[str] | None,
     status: str,
     metadata: Mapping[str, Any] | None,
 ) -> Given:
     """Check and normalise what a caller states. Raises ``UsageError``."""
     if not is_sha256(recording_hash):
         raise UsageError(f"{recording_hash!r} is not a recording_hash: 64 lower-case hex digits")
-    if isinstance(participant_ids, str):
-        raise UsageError(f"participant_ids is the text {participant_ids!r}; pass a list of ids")
+    if participant_ids is not None and (isinstance(participant_ids, str) or not isinstance(participant_ids, Iterable)):
+        raise UsageError(f"participant_ids is {participant_ids!r:.80}; pass a list of ids")
     ids = tuple(word(key, "a participant's id") for key in participant_ids or ())
     number = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
     if duration_s is not None and not (number and 0 <= duration_s <= _LONGEST_S):
-        raise UsageError(f"duration_s is {duration_s!r:.40}; it is seconds, 0 or more")
+        # The repr of an int of more than 4,300 digits is an error of its own.
+        told = "a number of more than 100 years" if number and duration_s > _LONGEST_S else f"{duration_s!r:.40}"
+        raise UsageError(f"duration_s is {told}; it is seconds, 0 or more")
     pairs = texts(metadata)
     _check_own_keys(pairs)
     return Given(
@@ -112,21 +115,38 @@ def texts(metadata: Mapping[str, Any] | None) -> dict[str, str]:
     """Metadata as text to text; what is None is left out. Raises ``UsageError``."""
     if metadata is not None and not isinstance(metadata, Mapping):
         raise UsageError(f"metadata is {metadata!r:.80}; it maps text to text")
-    return {str(key): str(value) for key, value in (metadata or {}).items() if value is not None}
+    pairs = {str(key): str(value) for key, value in (metadata or {}).items() if value is not None}
+    for key, value in pairs.items():
+        if not is_unicode(key) or not is_unicode(value):
+            raise UsageError(
+                f"metadata[{shown(key)}] is {shown(value, 80)}: a lone surrogate, which is not Unicode text"
+            )
+    return pairs
 
 
 def _check_own_keys(pairs: Mapping[str, str]) -> None:
-    """What ursa itself reads in metadata is right, or not there."""
+    """The rec_id is one name; what an ingest keeps in a recording's metadata is as it writes it, as in a row that is
+    passed on, or not there."""
     row = RecordingRow("", "", metadata=pairs)
     if WORKERS_KEY in pairs and workers_of(row) is None:
-        raise UsageError(f"metadata[{WORKERS_KEY!r}] is ursa's own: leave it out")
+        raise _own(WORKERS_KEY)
     if pairs.get(AUXILIARY_KEY, "{}") != "{}" and not auxiliary(row):
-        raise UsageError(f"metadata[{AUXILIARY_KEY!r}] is ursa's own: leave it out")
+        raise _own(AUXILIARY_KEY)
     name = pairs.get(REC_ID_KEY)
     if name is not None and (
         not name.isprintable() or "/" in name or "\\" in name or name in ("", ".", "..") or len(name.encode()) > 255
     ):
-        raise UsageError(f"metadata[{REC_ID_KEY!r}] is {shown(name)}; a rec_id is one name, without slashes")
+        raise UsageError(
+            f"metadata[{REC_ID_KEY!r}] is {shown(name)}; a rec_id is one name, without slashes",
+            hint="Leave it out where the recording has no rec_id: it then goes by its hash.",
+        )
+
+
+def _own(key: str) -> UsageError:
+    return UsageError(
+        f"metadata[{key!r}] is what ursa itself keeps there",
+        hint="Leave it out: an ingest and register_modality write it, and a row that has it keeps it.",
+    )
 
 
 def apply(existing: RecordingRow, wanted: Given, policy: OnConflict) -> RecordingRow:
@@ -318,4 +338,7 @@ def _utc(moment: datetime | None, name: str) -> datetime | None:
         return None
     if not isinstance(moment, datetime):
         raise UsageError(f"{name} is {moment!r}; it is a datetime, UTC where it has no zone")
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise UsageError(f"{name} is {moment}, which is in no year of UTC's calendar") from None

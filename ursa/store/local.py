@@ -22,6 +22,7 @@ from typing import IO
 import orjson
 
 from ursa.errors import StorageError
+from ursa.store.abandoned import remove_abandoned
 from ursa.store.protocol import (
     Body,
     NoSuchUploadError,
@@ -45,6 +46,7 @@ class LocalStore:
     def __init__(self, root: Path, bucket: str) -> None:
         self._data = root / bucket
         self._own = root / ".ursa" / bucket
+        self._swept = False
 
     @property
     def uri(self) -> str:
@@ -130,20 +132,22 @@ class LocalStore:
         self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
     ) -> Part:
         directory = self._upload(key, upload_id)
-        with self._open_still(key, upload_id), _words(key, "write a part of"), self._temporary() as (temporary, file):
+        with _words(key, "write a part of"), self._temporary() as (temporary, file):
             file.write(body)
             _sync(file)
-            for old in directory.glob(f"{number:05d}-*"):
-                old.unlink(missing_ok=True)
-            temporary.rename(directory / f"{number:05d}-{md5}")
+            with _still_open(key, upload_id):
+                for old in directory.glob(f"{number:05d}-*"):
+                    old.unlink(missing_ok=True)
+                temporary.rename(directory / f"{number:05d}-{md5}")
         sent(len(body))
         return Part(number, len(body), md5)
 
     def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
-        with self._open_still(key, upload_id), _words(key, "list the parts of"):
+        directory = self._upload(key, upload_id)
+        with _words(key, "list the parts of"), _still_open(key, upload_id):
             return [
                 Part(int(path.name[:5]), path.stat().st_size, path.name[6:])
-                for path in sorted(self._upload(key, upload_id).glob("?????-*"))
+                for path in sorted(directory.glob("?????-*"))
             ]
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
@@ -163,15 +167,12 @@ class LocalStore:
         if_match: str | None = None,
     ) -> str:
         directory = self._upload(key, upload_id)
-        with (
-            self._open_still(key, upload_id),
-            _words(key, "complete a multipart upload"),
-            self._temporary() as (temporary, file),
-        ):
-            metadata = orjson.loads((directory / "upload.json").read_bytes())["metadata"]
-            for part in parts:
-                with (directory / f"{part.number:05d}-{part.etag}").open("rb") as source:
-                    shutil.copyfileobj(source, file, _BLOCK_BYTES)
+        with _words(key, "complete a multipart upload"), self._temporary() as (temporary, file):
+            with _still_open(key, upload_id):
+                metadata = orjson.loads((directory / "upload.json").read_bytes())["metadata"]
+                for part in parts:
+                    with (directory / f"{part.number:05d}-{part.etag}").open("rb") as source:
+                        shutil.copyfileobj(source, file, _BLOCK_BYTES)
             _sync(file)
             etag = self._publish(temporary, key, if_absent, if_match, metadata)
             shutil.rmtree(directory, ignore_errors=True)
@@ -191,17 +192,8 @@ class LocalStore:
     def _upload(self, key: str, upload_id: str) -> Path:
         directory = self._own / "uploads" / upload_id
         if not (directory / "upload.json").exists():
-            raise NoSuchUploadError(f"{key}: the multipart upload {upload_id} is gone", key=key)
+            raise _gone(key, upload_id)
         return directory
-
-    @contextlib.contextmanager
-    def _open_still(self, key: str, upload_id: str) -> Iterator[None]:
-        """What another process completes or aborts meanwhile is gone, as on a server."""
-        try:
-            yield
-        except NotFoundError:
-            self._upload(key, upload_id)
-            raise
 
     def _info(self, key: str, stat: os.stat_result) -> ObjectInfo:
         metadata: dict[str, str] = {}
@@ -216,6 +208,9 @@ class LocalStore:
     def _temporary(self) -> Iterator[tuple[Path, IO[bytes]]]:
         directory = self._own / "tmp"
         directory.mkdir(parents=True, exist_ok=True)
+        if not self._swept:
+            self._swept = True
+            remove_abandoned(directory)
         path = directory / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             with path.open("xb") as file:
@@ -280,6 +275,19 @@ def _walk(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
         else:
             with contextlib.suppress(FileNotFoundError):
                 yield Path(entry.path), entry.stat()
+
+
+def _gone(key: str, upload_id: str) -> NoSuchUploadError:
+    return NoSuchUploadError(f"{key}: the multipart upload {upload_id} is gone", key=key)
+
+
+@contextlib.contextmanager
+def _still_open(key: str, upload_id: str) -> Iterator[None]:
+    """What another process completes or aborts meanwhile is gone piece by piece: to a caller, it is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _gone(key, upload_id) from None
 
 
 def _etag(stat: os.stat_result) -> str:
