@@ -186,7 +186,7 @@ def last_line(batch: BatchRun, told: Told, code: int, *, dry_run: bool) -> None:
     out, counts = told.session.out, batch.counts
     for line in _estimate(batch) if dry_run else ():
         out.line(line)
-    out.record("summary", **{**summary(batch, told, code, dry_run=dry_run), "failed": len(told.failed)})
+    out.record("summary", **{**summary(batch, told, code, dry_run=dry_run), "failed": batch.counts["fail"]})
     if dry_run:
         ending = f"{counts['fail']} would fail; nothing was sent or written"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -92,7 +93,13 @@ def _locked(session: Session, data: DataInterface, choices: Choices, told: Told)
 
     roots = _begin(data, choices, told).found.roots
     command = " ".join(["ursa batch", *choices.roots])
-    return hold(session.profile, str(data.config.path or ""), roots, wait_s=wait_s, command=command)
+    return hold(
+        session.profile,
+        os.path.realpath(data.config.path) if data.config.path else "",
+        roots,
+        wait_s=wait_s,
+        command=command,
+    )
 
 
 @contextmanager

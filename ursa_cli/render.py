@@ -162,7 +162,8 @@ def seconds_in(text: str | None) -> float | None:
         from ursa.errors import UsageError
 
         raise UsageError(f"{text!r} is not a length of time", hint="Write for instance 30m, 12h, 3d or 2w.")
-    return float(match[1]) * _UNITS_S[match[2]]
+    # A century: more than any timer can be set to.
+    return min(float(match[1]) * _UNITS_S[match[2]], 100 * 366 * 86_400.0)
 
 
 def when(moment: datetime | None) -> str:

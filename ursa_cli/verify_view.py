@@ -25,9 +25,12 @@ def run(
     if bool(refs) == everything:
         raise UsageError("name recordings, or say --all", hint="See `ursa verify --help`.")
 
-    def on_file(_rec_id: str, check: FileCheck) -> None:
+    several = everything or len(refs) > 1
+
+    def on_file(rec_id: str, check: FileCheck) -> None:
         detail = f"  ({check.detail})" if check.detail else ""
-        session.out.line(f"{check.mark} {check.evidence or '-':<7} {check.path}{detail}")
+        path = f"{rec_id}/{check.path}" if several else check.path
+        session.out.line(f"{check.mark} {check.evidence or '-':<7} {path}{detail}")
 
     with executor(dask) as workers:
         checks = session.data().verify(

@@ -93,7 +93,7 @@ def test_stored_metadata_is_not_believed_against_a_multipart_etag() -> None:
         def head(self, key: str) -> ObjectInfo:
             return ObjectInfo(key, 5, "ab" * 16 + "-2", metadata={"sha256": "x"})
 
-        def stream(self, _key: str) -> list[bytes]:
+        def stream(self, _key: str, if_match: str | None = None) -> list[bytes]:
             return [b"other"]
 
     found = ObjectInfo("k", 5, "ab" * 16 + "-2")

@@ -125,7 +125,8 @@ def rebuild(
         # A run that was killed between freeze and flip: nobody need wait while this one derives.
         thawed = release(site.home, run.old, None)
         _new_catalog(run, started)
-        unsure = {name for name, entry in run.known.items() if entry.outcome != "made"}
+        # Also what is in no live row: nothing but the bucket speaks for it, and that was asked perhaps days ago.
+        unsure = {name for name, entry in run.known.items() if entry.outcome != "made" or not entry.fingerprint}
         _fill(run, sorted({*_everything(run), *run.known}), again=unsure)
         if put_in_place:
             _refuse_lost(run.known, drop_lost)

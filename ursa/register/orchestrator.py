@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.metadata import REGISTERED_AT_KEY
+from ursa.catalog.metadata import REGISTERED_AT_KEY, auxiliary
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import (
     FileChangedError,
@@ -147,11 +147,13 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         sent_sidecars = _send_sidecars(services, plan, progress, warnings)
     progress.phase("prove")
     files = _prove(services, plan, _file_rows(services, plan, done), sent_sidecars)
+    proven_at = datetime.now(UTC)
+    # From here on a file that is touched is newer than its registration, however long this walk takes.
     _check_directory(local, services.raw_prefix)
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
-    registered = services.register(_registration(services.catalog, request, plan, files))
+    registered = services.register(_registration(services.catalog, request, plan, files, proven_at))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
@@ -224,6 +226,7 @@ def _refuse_lost(catalog: Catalog, rec_id: str, listing: Listing) -> None:
     lost = [
         file.path for file in files if file.key.startswith(listing.prefix) and sizes.get(file.key) != file.size_bytes
     ]
+    lost += [path for path in (auxiliary(registered[0]) if registered else ()) if listing.get(path) is None]
     if lost:
         raise MissingFilesError(
             f"{rec_id} is registered, but of its files the bucket no longer holds {named([shown(path) for path in lost])}",
@@ -360,7 +363,9 @@ def _check_directory(local: LocalRecording, key_prefix: str) -> None:
         )
 
 
-def _registration(catalog: Catalog, request: Request, plan: IngestPlan, files: Mapping[str, FileRow]) -> Registration:
+def _registration(
+    catalog: Catalog, request: Request, plan: IngestPlan, files: Mapping[str, FileRow], proven_at: datetime
+) -> Registration:
     local = request.local
     workers: dict[str, list[FileRow]] = {}
     for file in local.scan.raw:
@@ -387,6 +392,7 @@ def _registration(catalog: Catalog, request: Request, plan: IngestPlan, files: M
         recording_hash=plan.recording_hash,
         overwrite=request.options.overwrite,
         by=catalog.home.author.by,
+        now=proven_at,
     )
 
 

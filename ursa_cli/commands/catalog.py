@@ -167,7 +167,7 @@ def rebuild(
     machine, and --abort deletes it. Killed in the last seconds, it also leaves the live catalog frozen: reading goes on,
     and who writes is told so until one of the two commands has run. The catalog that was live stays under its prefix.
 
-    
+    \b
     Examples:
       ursa catalog rebuild --dry-run
       ursa catalog rebuild
@@ -175,7 +175,7 @@ def rebuild(
       ursa catalog rebuild --yes --dask tcp://10.0.0.5:8786
       ursa catalog rebuild --abort
 
-    
+    \b
     Exit status:
       0    in place; or dry run or abort done    1  the server failed, or you said no
       2    usage, configuration, or no --yes and nobody to ask    4  credentials
