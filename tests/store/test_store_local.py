@@ -35,7 +35,7 @@ root, seam, if_absent = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
 store = local.LocalStore(pathlib.Path(root), "raw")
 owner, name = {
     "fsync": (os, "fsync"), "link": (os, "link"), "replace": (pathlib.Path, "replace"),
-    "metadata": (local, "_sync_directory"),
+    "metadata": (local, "sync_directory"),
 }[seam]
 setattr(owner, name, die)
 sha256 = hashlib.sha256(b"new").hexdigest()

@@ -27,6 +27,7 @@ from ursa.recording import (
     read_participant,
     scan_recording,
 )
+from ursa.store.local import sync_directory
 from ursa.transfer.digest import SourceFile
 from ursa.transfer.engine import Engine, Stop
 
@@ -173,7 +174,7 @@ def _write(root: Path, data: bytes, placeholder: bytes | None) -> LoadedManifest
                 raise FileExistsError
         except (FileExistsError, FileNotFoundError):
             return _lost_race(root)
-        _sync_directory(root)
+        sync_directory(root)
     return None
 
 
@@ -221,16 +222,6 @@ def _remove_leftovers(root: Path) -> None:
     with contextlib.suppress(OSError):
         for path in root.glob(f"{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        # Some network file systems refuse fsync on a directory; the file itself is synced already.
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -231,7 +231,7 @@ class LocalStore:
                 if if_match is not None and _etag_or_none(target) != if_match:
                     raise PreconditionFailedError(f"{key} was changed by somebody else", key=key, operation="write")
                 temporary.replace(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         if metadata:
             path = self._metadata_path(key)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -310,7 +310,8 @@ def _sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Put a directory's names on the disk, where its file system can: after a rename or a link into it."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         # Some network file systems refuse fsync on a directory; the file itself is synced already.
