@@ -67,7 +67,7 @@ def run_killed(root: Path, in_the_bucket: bool, point: int) -> None:
     make_store = DataInterface._store
     DataInterface._store = lambda *args: Killing(make_store(*args), countdown)  # type: ignore[method-assign, assignment, return-value]
     own: Any = directory
-    for name in ("_link", "_sync_directory", "_remove_leftovers"):
+    for name in ("_link", "sync_directory", "_remove_leftovers"):
         setattr(own, name, countdown.around(getattr(own, name)))
     for name in ("fsync", "link"):
         setattr(os, name, countdown.around(getattr(os, name)))
