@@ -13,7 +13,6 @@ from typing import Any
 
 from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
-from ursa.batch.manifests import check_manifests
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
 from ursa.catalog.compact import CompactResult, compact
@@ -24,7 +23,7 @@ from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.undo import UndoPlan, plan_undo, undo
 from ursa.doctor import ProbeResult, diagnose
-from ursa.errors import ManifestNotFoundError, RecordingExistsError, UrsaError, UsageError
+from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
 from ursa.fetch import DownloadResult, fetch
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
@@ -343,13 +342,9 @@ class DataInterface(Access):
                 slot.check()
                 known = replace(request, standing=standing or (None, ()))
                 services = replace(self._services(stop), register=register)
-                try:
-                    if dry_run:
-                        return orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
-                    return orchestrator.ingest(services, known, told)
-                except RecordingExistsError:
-                    check_manifests(services, request.local, standing)
-                    raise
+                if dry_run:
+                    return orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
+                return orchestrator.ingest(services, known, told)
 
         def told(event: UploadProgress) -> None:
             if progress is not None:
@@ -445,7 +440,8 @@ class DataInterface(Access):
             duration_s: seconds.
             participant_ids: ids as ``participant_id`` derives them; they may have no row yet.
             metadata: text to text; ``manifest_recording_id`` is the rec_id. Without it the recording goes by its hash.
-                What ursa itself keeps there (``workers``, ``nodes``, ``auxiliary_files``) may be passed on as it is.
+                What ursa itself keeps there (``workers``, ``nodes``, ``auxiliary_files``, ``sidecars``) may be
+                passed on as it is.
             on_conflict: what to do where there is a row. ``error``: refuse. ``extend``: duration_s becomes the longer
                 one; what else is given is left aside. ``merge_participants``: the union of participant_ids; every other
                 field that is given must match (status counts as given unless it is ``"raw"``). ``overwrite``: duration_s
@@ -828,9 +824,7 @@ class DataInterface(Access):
         scan = scan_recording(Path(ref), manifest=manifest, key_prefix=self.profile.raw.prefix)
         found = self.list_recordings({"rec_id": scan.rec_id})
         item = self.overview(found[0].recording_hash)[0] if found else None
-        # A different participant.txt in the bucket is a peer's, and right: it is not compared.
-        disk = {file.path: file for file in scan.files if file.kind != "participant"}
-        return replace(self._subject(scan.rec_id, item), disk=disk)
+        return replace(self._subject(scan.rec_id, item), disk=scan.by_path)
 
     @staticmethod
     def _subject(rec_id: str, item: RecordingOverview | None) -> Subject:

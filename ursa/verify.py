@@ -6,23 +6,23 @@ import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ursa.catalog.metadata import workers_of
-from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import UrsaError
+from ursa.catalog.metadata import sidecars, workers_of
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
+from ursa.errors import InvalidRecordingError, ManifestError, UrsaError
+from ursa.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from ursa.parallel import result_of, submit
 from ursa.policies import Level, Mark
-from ursa.recording import LocalFile
+from ursa.recording import PARTICIPANT_NAME, LocalFile, classify, parse_participant
 from ursa.store import NotFoundError, ObjectInfo, Store
 from ursa.subset import Candidate
-from ursa.transfer.digest import Digest, SourceFile, digest
+from ursa.transfer.digest import Digest, SourceFile, digest, read_whole
 from ursa.transfer.engine import Engine
 from ursa.transfer.prove import read_back, same_content
-
-_SIDECARS = ("manifest.json", "participant.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,7 @@ def _check(
                 found.get(path),
                 disk.get(path),
                 level,
+                subject.row,
                 registered=path in rows or _is_sidecar(path),
             )
         )
@@ -162,6 +163,11 @@ def _check(
     for path, info in found.items():
         if path not in every and not _is_sidecar(path):
             done(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
+    for path in sidecars(subject.row) if subject.row else ():
+        if path not in every and path not in found:
+            done(
+                FileCheck(path, Mark.MISSING, 0, "", "it was registered with this recording, and is not in the bucket")
+            )
     for worker in _without_row(subject):
         done(FileCheck(f"{worker}/", Mark.MISSING, 0, "", "this worker is registered, and has no row: ingest it again"))
     return RecordingCheck(
@@ -182,14 +188,24 @@ def _without_row(subject: Subject) -> list[str]:
 
 def _is_sidecar(path: str) -> bool:
     """Manifests and participant.txt have no rows."""
-    return path in _SIDECARS or path.startswith("_node_manifests/")
+    return classify(path, {})[0] in ("manifest", "participant")
 
 
 def _safely(
-    store: Store, row: FileRow, info: ObjectInfo | None, file: LocalFile | None, level: Level, *, registered: bool
+    store: Store,
+    row: FileRow,
+    info: ObjectInfo | None,
+    file: LocalFile | None,
+    level: Level,
+    recording: RecordingRow | None,
+    *,
+    registered: bool,
 ) -> FileCheck:
     try:
         check = _check_file(store, row, info, file, level)
+        if check.mark is Mark.DIFFERENT and recording and file and info and _is_sidecar(row.path):
+            why = _stands_for(store, info, file, recording)
+            check = FileCheck(row.path, Mark.SAME, row.size_bytes, "", why) if why else check
     except NotFoundError:
         return FileCheck(row.path, Mark.MISSING, row.size_bytes, "", "vanished while it was checked")
     except UrsaError as error:
@@ -197,6 +213,28 @@ def _safely(
     if check.mark is Mark.SAME and not registered:
         return replace(check, mark=Mark.UNREGISTERED, detail="in the bucket, in no row")
     return check
+
+
+def _stands_for(store: Store, info: ObjectInfo, file: LocalFile, recording: RecordingRow) -> str:
+    """Why nothing of a sidecar on this disk is lost though the bucket holds another one, "" where something is."""
+    if max(info.size_bytes, file.size_bytes) > MAX_MANIFEST_BYTES:
+        return ""
+    both = (read_whole(_source(file)), store.read(info.key)[0])
+    with suppress(ManifestError, InvalidRecordingError):
+        return _no_loss(file.path, *both, recording)
+    return ""
+
+
+def _no_loss(path: str, ours: bytes, theirs: bytes, recording: RecordingRow) -> str:
+    if path == PARTICIPANT_NAME:
+        names = [name for data in (ours, theirs) if (name := parse_participant(data, source=path))]
+        known = {participant_id(name) for name in names} <= set(recording.participant_ids)
+        return "the bucket keeps a peer's; the names of both are in the catalog" if known else ""
+    manifest, other = (parse_manifest(data, source=path) for data in (ours, theirs))
+    if manifest.is_placeholder:
+        return "a placeholder, which lists no file; the bucket has another one"
+    both = manifest.reconstruction and other.reconstruction
+    return "the bucket has another reconstructed one" if both else ""
 
 
 def _check_file(store: Store, row: FileRow, info: ObjectInfo | None, file: LocalFile | None, level: Level) -> FileCheck:
@@ -208,7 +246,7 @@ def _check_file(store: Store, row: FileRow, info: ObjectInfo | None, file: Local
         return _differs(row, f"{file.size_bytes} bytes on the disk, {info.size_bytes} in the bucket")
     local = None
     if file is not None and level is not Level.HEAD:
-        local = digest(SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns), etag=info.etag)
+        local = digest(_source(file), etag=info.etag)
         if row.sha256 is not None and local.sha256 != row.sha256:
             return _differs(row, "the disk has another sha256 than is registered")
     if level is Level.FULL:
@@ -247,6 +285,10 @@ def _stored(
     if row.etag is not None:
         return _differs(row, "replaced since it was registered: its ETag differs")
     return FileCheck(row.path, Mark.SAME, row.size_bytes, "size")
+
+
+def _source(file: LocalFile) -> SourceFile:
+    return SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns)
 
 
 def _differs(row: FileRow, detail: str) -> FileCheck:

@@ -14,6 +14,7 @@ from grown import DAY_S, Lab, content, name, tables
 
 from helpers import make_recording, manifest_of, write_json, write_node_manifest
 from ursa import ModalityRow, RecordingRow
+from ursa.catalog.metadata import SIDECARS_KEY
 
 EDITED_TOLD = (
     "duration_s 12.5 is taken over, the manifest says 60.0",
@@ -50,7 +51,10 @@ def of_a_manifest(rows: dict[str, list[Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in rows["recordings"]:
         assert isinstance(row, RecordingRow)
-        plain = replace(row, recording_hash="", participant_ids=(), registered_at=None, registered_by="")
+        metadata = {key: value for key, value in row.metadata.items() if key != SIDECARS_KEY}
+        plain = replace(
+            row, recording_hash="", participant_ids=(), metadata=metadata, registered_at=None, registered_by=""
+        )
         found[row.rec_id] = (plain, [])
     for item in sorted(rows["modalities"], key=lambda row: (row.modality, row.worker_id)):
         assert isinstance(item, ModalityRow)

@@ -1,7 +1,7 @@
 """Is all that a disk has of a recording registered? By a walk and stats: no request, no manifest parsed, nothing read.
 
-"Yes" is only said where every file is in the rows with the same size and was not touched since; anything else, the
-least doubt included, is looked into by an ingest, which hashes.
+"Yes" is only said where every file, manifests and participant.txt included, is in the rows with the same size and was
+not touched since; anything else, the least doubt included, is looked into by an ingest, which hashes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
-from pathlib import Path
 
-from ursa.catalog.metadata import REGISTERED_AT_KEY, auxiliary, workers_of
+from ursa.catalog.metadata import REGISTERED_AT_KEY, auxiliary, sidecars, workers_of
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.manifest import is_junk, is_worker_dir
 
@@ -30,7 +29,8 @@ _SLOW_S = 0.005
 
 def has_all(rec_dir: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> bool:
     """Whether every file below ``rec_dir`` is registered with its size, and none is newer than its registration."""
-    known, latest = _registered(row, modalities)
+    known = _registered(row, modalities)
+    settled = sidecars(row)
     raw = False
     twice: set[str] = set()
     try:
@@ -47,7 +47,11 @@ def has_all(rec_dir: str, row: RecordingRow, modalities: Sequence[ModalityRow]) 
                         return False
                     twice.add(path)
             elif is_sidecar(path):
-                if entry.stat(follow_symlinks=False).st_mtime > latest:
+                stat = entry.stat(follow_symlinks=False)
+                if not any(
+                    stat.st_size == version.size_bytes and stat.st_mtime <= version.settled
+                    for version in settled.get(path, ())
+                ):
                     return False
             elif not is_junk(path):
                 return False
@@ -74,17 +78,6 @@ class Walks:
         return result
 
 
-def manifests_touched(rec_dir: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> bool:
-    """Whether a manifest on the disk is newer than the registration; what can't be looked at counts as such."""
-    _, latest = _registered(row, modalities)
-    root = Path(rec_dir)
-    try:
-        found = [root / _MANIFEST, *(root / _NODE_MANIFESTS).glob("*.json")]
-        return any(path.stat().st_mtime > latest for path in found if path.exists())
-    except OSError:
-        return True
-
-
 def changed_within(rec_dir: str, seconds: float) -> bool:
     """Whether a file or directory below was touched so recently; what can't be looked at is judged by the ingest."""
     now = time.time()
@@ -107,7 +100,7 @@ def changed_within(rec_dir: str, seconds: float) -> bool:
 
 
 def is_sidecar(path: str) -> bool:
-    """Whether a path below a recording is a manifest or participant.txt, which no row lists."""
+    """Whether a path below a recording is a manifest or participant.txt, which no modality's row lists."""
     if "/" not in path:
         return path in (_MANIFEST, "participant.txt")
     return path.startswith(_NODE_MANIFESTS) and path.endswith(".json") and path.count("/") == 1
@@ -117,23 +110,21 @@ class _DoubtError(Exception):
     """Something that an ingest has to judge: a symlink, a device, a name that is not text."""
 
 
-def _registered(row: RecordingRow, modalities: Sequence[ModalityRow]) -> tuple[_Known, float]:
-    """Path → size in bytes and time of registration; and the time of the latest one."""
+def _registered(row: RecordingRow, modalities: Sequence[ModalityRow]) -> _Known:
+    """Path → size in bytes and time of registration."""
     covered = workers_of(row)
     at = row.registered_at.timestamp() if row.registered_at else float("-inf")
     known: dict[str, tuple[int, float]] = {
         path: (size, at) for path, (size, _) in auxiliary(row).items() if isinstance(size, int)
     }
-    latest = at
     for item in modalities:
         if covered is not None and (item.modality, item.worker_id) not in covered:
             continue
         text = item.metadata.get(REGISTERED_AT_KEY)
         moment = datetime.fromisoformat(text).timestamp() if text else at
-        latest = max(latest, moment)
         for file in item.files:
             known[file.path] = (file.size_bytes, moment)
-    return known, latest
+    return known
 
 
 def _files(directory: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from ursa.catalog.rows import ModalityRow, RecordingRow
@@ -15,8 +17,72 @@ WORKERS_KEY = "workers"
 in it belongs to a run that has not committed (yet)."""
 NODES_KEY = "nodes"
 """Metadata key: hostnames of the machines that the manifests speak of, joined by commas."""
+SIDECARS_KEY = "sidecars"
+"""Metadata key: JSON object of path → list of ``Sidecar``, for manifests and participant.txt."""
 REGISTERED_AT_KEY = "registered_at"
 """Metadata key of a modality: when its files were proven, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What a manifest or participant.txt was when a run had dealt with it: the bucket holds it, or another that stands
+    for it (a peer's participant.txt, whose name the row has as well). ``settled_at``: when, ISO 8601. ``sha256``: None
+    where only its size was seen. Halves of a recording bring one each.
+    """
+
+    size_bytes: int
+    sha256: str | None = None
+    settled_at: str = ""
+
+    def same(self, other: Sidecar) -> bool:
+        """Whether both have the same content, as far as is known."""
+        return self.size_bytes == other.size_bytes and (
+            None in (self.sha256, other.sha256) or self.sha256 == other.sha256
+        )
+
+    @property
+    def settled(self) -> float:
+        """``settled_at`` as seconds since 1970; before all times where it says none."""
+        try:
+            return datetime.fromisoformat(self.settled_at).timestamp()
+        except ValueError:
+            return float("-inf")
+
+
+def sidecars(row: RecordingRow) -> dict[str, tuple[Sidecar, ...]]:
+    """Path → the versions that are dealt with; what nobody can read is left out."""
+    parsed = _parsed(row.metadata.get(SIDECARS_KEY))
+    if not isinstance(parsed, dict):
+        return {}
+    return {path: tuple(map(_sidecar, filter(_is_sidecar, of))) for path, of in parsed.items() if isinstance(of, list)}
+
+
+def sidecars_text(versions: Mapping[str, Iterable[Sidecar]]) -> str:
+    """The metadata value for sidecars."""
+    listed = {path: [list(asdict(item).values()) for item in versions[path]] for path in sorted(versions)}
+    return json.dumps(listed, ensure_ascii=False, separators=(",", ":"))
+
+
+def united_sidecars(first: RecordingRow, second: RecordingRow) -> dict[str, tuple[Sidecar, ...]]:
+    """The versions of both rows; of the same one, that which was settled last."""
+    united: dict[str, tuple[Sidecar, ...]] = sidecars(first)
+    for path, versions in sidecars(second).items():
+        for item in versions:
+            same = [known for known in united.get(path, ()) if known.same(item)]
+            others = tuple(known for known in united.get(path, ()) if not known.same(item))
+            latest = max((*same, item), key=lambda known: (known.sha256 is not None, known.settled))
+            united[path] = (*others, latest)
+    return united
+
+
+def unsettled(existing: RecordingRow, row: RecordingRow) -> list[str]:
+    """Sidecars of ``row`` that no run has dealt with."""
+    known = sidecars(existing)
+    return [
+        path
+        for path, versions in sidecars(row).items()
+        if not all(any(item.same(there) for there in known.get(path, ())) for item in versions)
+    ]
 
 
 def auxiliary(row: RecordingRow) -> dict[str, list[int | str | None]]:
@@ -68,3 +134,11 @@ def _is_file(value: object) -> bool:
     size_bytes, sha256 = value
     number = isinstance(size_bytes, int) and not isinstance(size_bytes, bool)
     return (size_bytes is None or number) and (sha256 is None or isinstance(sha256, str))
+
+
+def _is_sidecar(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and _is_file(value[:2]) and isinstance(value[2], str)
+
+
+def _sidecar(value: Sequence[Any]) -> Sidecar:
+    return Sidecar(int(value[0] or 0), value[1], value[2])

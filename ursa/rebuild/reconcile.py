@@ -8,7 +8,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from ursa.catalog.metadata import AUXILIARY_KEY, NODES_KEY, WORKERS_KEY, auxiliary, workers_of
+from ursa.catalog.metadata import (
+    AUXILIARY_KEY,
+    NODES_KEY,
+    SIDECARS_KEY,
+    WORKERS_KEY,
+    auxiliary,
+    sidecars_text,
+    united_sidecars,
+    unsettled,
+    workers_of,
+)
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import named
 from ursa.manifest import shown
@@ -18,8 +28,9 @@ from ursa.rebuild.reading import Key, Remembered
 from ursa.register.verbs import apply, given
 
 _TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
-# The new workers and auxiliary files are told one by one.
-_TOLD_OTHERWISE = (WORKERS_KEY, AUXILIARY_KEY)
+# The new workers and auxiliary files are told one by one; which manifests a batch need not look at again is nobody's
+# concern.
+_TOLD_OTHERWISE = (WORKERS_KEY, AUXILIARY_KEY, SIDECARS_KEY)
 
 
 def missing(store: Remembered, raw_prefix: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> list[str]:
@@ -171,13 +182,15 @@ def _covered(old: RecordingRow, modalities: Sequence[ModalityRow], told: list[st
 
 
 def _united(old: RecordingRow, new: RecordingRow) -> dict[str, str]:
-    """Metadata that the bucket has a word in: nodes, auxiliary files."""
+    """Metadata that the bucket has a word in: nodes, auxiliary files, sidecars."""
     united = {}
     nodes = {name for row in (old, new) for name in row.metadata.get(NODES_KEY, "").split(",") if name}
     if nodes:
         united[NODES_KEY] = ",".join(sorted(nodes))
     if AUXILIARY_KEY in new.metadata and auxiliary(old) != auxiliary(new):
         united[AUXILIARY_KEY] = new.metadata[AUXILIARY_KEY]
+    if unsettled(old, new):
+        united[SIDECARS_KEY] = sidecars_text(united_sidecars(old, new))
     return united
 
 

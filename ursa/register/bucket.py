@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -52,7 +53,8 @@ class BucketObject:
 class BucketRecording:
     """A recording in the bucket, every listed file present with its listed size.
 
-    ``warnings``: in words, node manifests that can't be read beside a ``manifest.json`` that can.
+    ``warnings``: in words, node manifests that can't be read beside a ``manifest.json`` that can. ``digests``: the
+    sha256 of the manifests that were read, by key.
     """
 
     rec_id: str
@@ -62,6 +64,7 @@ class BucketRecording:
     unlisted: tuple[str, ...]
     junk: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> tuple[BucketObject, ...]:
@@ -83,7 +86,13 @@ class BucketRecording:
                 workers.setdefault(item.worker, []).append(row)
             else:
                 auxiliary[item.path] = [row.size_bytes, row.sha256]
-        return Contents(self.rec_id, self.manifest, self.times, workers, auxiliary, participants)
+        # participant.txt is not read here: where no name is given, nobody has dealt with it.
+        sidecars = {
+            item.path: (item.info.size_bytes, self.digests.get(item.info.key))
+            for item in self.sidecars
+            if item.kind == "manifest" or participants
+        }
+        return Contents(self.rec_id, self.manifest, self.times, workers, auxiliary, participants, sidecars)
 
 
 def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str | None) -> BucketRecording:
@@ -101,7 +110,8 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
         raise InvalidRecordingError(f"{shown(rec_id)}: no directory has a name of {len(rec_id):,} bytes", path=rec_id)
     found = list(store.list(prefix))
     listing = Listing(prefix, found)
-    manifest, warnings = _manifest(store, listing, rec_id, rig_timezone)
+    digests: dict[str, str] = {}
+    manifest, warnings = _manifest(store, listing, rec_id, rig_timezone, digests)
     listed = manifest.files_by_path
     _refuse_missing(rec_id, manifest, listing)
     objects: list[BucketObject] = []
@@ -131,6 +141,7 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
         unlisted=tuple(item.path for item in objects if item.kind in ("raw", "auxiliary") and item.path not in listed),
         junk=tuple(junk),
         warnings=tuple(warnings),
+        digests=digests,
     )
 
 
@@ -202,10 +213,12 @@ def _changed(item: BucketObject) -> MissingFilesError:
     )
 
 
-def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | None) -> tuple[Manifest, Sequence[str]]:
-    """The manifest that counts, and warnings: node manifests that were left aside."""
+def _manifest(
+    store: Store, listing: Listing, rec_id: str, rig_timezone: str | None, digests: dict[str, str]
+) -> tuple[Manifest, Sequence[str]]:
+    """The manifest that counts, and warnings: node manifests that were left aside. ``digests`` gets their sha256s."""
     own = listing.get(MANIFEST_NAME)
-    aggregate = _parsed(store, own, rec_id) if own else None
+    aggregate = _parsed(store, own, rec_id, digests) if own else None
     wins = aggregate is not None and not aggregate.is_placeholder
     manifests: dict[str, Manifest] = {}
     warnings: list[str] = []
@@ -213,7 +226,7 @@ def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | N
         if classify(path, {})[0] != "manifest" or is_junk(path) or path == MANIFEST_NAME:
             continue
         try:
-            manifest = _parsed(store, info, rec_id)
+            manifest = _parsed(store, info, rec_id, digests)
         except ManifestError as error:
             # Beside a manifest.json that lists the files, a node manifest that can't be read takes nothing away.
             if not wins:
@@ -239,13 +252,14 @@ def _manifest(store: Store, listing: Listing, rec_id: str, rig_timezone: str | N
     return found, warnings
 
 
-def _parsed(store: Store, info: ObjectInfo, rec_id: str) -> Manifest | None:
+def _parsed(store: Store, info: ObjectInfo, rec_id: str, digests: dict[str, str]) -> Manifest | None:
     """A manifest of the bucket; None where it vanished since it was listed."""
     refuse_large_manifest(info.size_bytes, source=info.key)
     try:
         data, _ = store.read(info.key)
     except NotFoundError:
         return None
+    digests[info.key] = hashlib.sha256(data).hexdigest()
     manifest = parse_manifest(data, source=info.key)
     if not manifest.is_placeholder:
         check_identity(manifest, rec_id, source=info.key)

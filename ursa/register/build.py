@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ursa.catalog.metadata import AUXILIARY_KEY, NODES_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary_text, workers_text
+from ursa.catalog.metadata import (
+    AUXILIARY_KEY,
+    NODES_KEY,
+    REGISTERED_AT_KEY,
+    SIDECARS_KEY,
+    WORKERS_KEY,
+    Sidecar,
+    auxiliary_text,
+    sidecars_text,
+    workers_text,
+)
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.manifest import Manifest, RecordingTimes, derive_recording_hash
 
@@ -14,7 +24,8 @@ from ursa.manifest import Manifest, RecordingTimes, derive_recording_hash
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a recording holds. ``workers``: worker directory → its files; ``auxiliary``: path → [size_bytes, sha256] of
-    files outside of them; ``participants``: display names.
+    files outside of them; ``participants``: display names; ``sidecars``: path → size_bytes, sha256 of the manifests and
+    the participant.txt that are in the bucket, or that one there stands for.
     """
 
     rec_id: str
@@ -23,13 +34,14 @@ class Contents:
     workers: Mapping[str, Sequence[FileRow]]
     auxiliary: Mapping[str, Sequence[int | str | None]]
     participants: tuple[str, ...] = ()
+    sidecars: Mapping[str, tuple[int, str | None]] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[ModalityRow, ...]:
         """A row for each worker, under no recording_hash yet."""
         return tuple(self._modality(worker, self.workers[worker]) for worker in sorted(self.workers))
 
-    def recording(self, recording_hash: str) -> RecordingRow:
+    def recording(self, recording_hash: str, settled_at: str = "") -> RecordingRow:
         """The recording's row, not yet registered."""
         metadata = {"manifest_recording_id": self.rec_id} | dict.fromkeys(self.times.flags, "true")
         metadata[WORKERS_KEY] = workers_text(self.modalities)
@@ -37,6 +49,10 @@ class Contents:
             metadata[NODES_KEY] = ",".join(self.manifest.expected_nodes)
         if self.auxiliary:
             metadata[AUXILIARY_KEY] = auxiliary_text(self.auxiliary)
+        if self.sidecars:
+            metadata[SIDECARS_KEY] = sidecars_text(
+                {path: [Sidecar(*found, settled_at)] for path, found in self.sidecars.items()}
+            )
         return RecordingRow(
             recording_hash=recording_hash,
             rec_id=self.rec_id,
@@ -83,7 +99,7 @@ def registration(
     under = recording_hash or contents.derived_hash()
     stamp = {REGISTERED_AT_KEY: now.isoformat(timespec="seconds")}
     return Registration(
-        replace(contents.recording(under), registered_at=now, registered_by=by),
+        replace(contents.recording(under, stamp[REGISTERED_AT_KEY]), registered_at=now, registered_by=by),
         tuple(replace(row, recording_hash=under, metadata=stamp) for row in contents.modalities),
         contents.participants,
         contents.manifest.identity_hash,

@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 from ursa.catalog.metadata import (
     AUXILIARY_KEY,
     NODES_KEY,
+    SIDECARS_KEY,
     WORKERS_KEY,
     auxiliary,
     auxiliary_text,
+    sidecars_text,
+    united_sidecars,
+    unsettled,
     workers_of,
 )
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
@@ -86,7 +90,7 @@ def decide(
         return Decision(Action.OVERWRITTEN, _overwritten(existing, row, others_stay), under)
     _refuse_differences(existing, row, there, ours)
     new = tuple(item for item in under if (item.modality, item.worker_id) not in there)
-    if not new and not (auxiliary(row).keys() - auxiliary(existing).keys()):
+    if not new and not (auxiliary(row).keys() - auxiliary(existing).keys()) and not unsettled(existing, row):
         raise exists(existing, row.participant_ids)
     return Decision(Action.MERGED, merged(existing, row), new)
 
@@ -127,6 +131,9 @@ def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
     }
     if united:
         metadata[AUXILIARY_KEY] = auxiliary_text(united)
+    beside = united_sidecars(existing, row)
+    if beside:
+        metadata[SIDECARS_KEY] = sidecars_text(beside)
     return replace(
         existing,
         started_at=start.started_at if start else None,

@@ -192,7 +192,9 @@ def look_again(services: Services, plan: BucketPlan) -> None:
     recording = plan.recording
     prefix = f"{services.raw_prefix}{recording.rec_id}/"
     now = {info.key: (info.size_bytes, info.etag) for info in services.raw.list(prefix)}
-    changed = [item.path for item in recording.data if now.get(item.info.key) != (item.info.size_bytes, item.info.etag)]
+    changed = [
+        item.path for item in recording.objects if now.get(item.info.key) != (item.info.size_bytes, item.info.etag)
+    ]
     if changed:
         raise MissingFilesError(
             f"{recording.rec_id}: gone or replaced while the recording was read: {named([shown(p) for p in changed])}",

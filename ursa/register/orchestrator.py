@@ -38,6 +38,7 @@ from ursa.register.planning import (
     auxiliary_hashes,
     existing_hashes,
     find_missing,
+    local_sidecars,
     plan_files,
     plan_sidecars,
     preflight,
@@ -146,14 +147,15 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         progress.phase("sidecars")
         sent_sidecars = _send_sidecars(services, plan, progress, warnings)
     progress.phase("prove")
-    files = _prove(services, plan, _file_rows(services, plan, done), sent_sidecars)
+    there = _sidecars(plan, sent_sidecars)
+    files = _prove(services, plan, _file_rows(services, plan, done), there)
     proven_at = datetime.now(UTC)
     # From here on a file that is touched is newer than its registration, however long this walk takes.
     _check_directory(local, services.raw_prefix)
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
-    registered = services.register(_registration(services.catalog, request, plan, files, proven_at))
+    registered = services.register(_registration(services.catalog, request, plan, files, there, proven_at))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
@@ -212,7 +214,7 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     if existing and not request.options.overwrite:
         hashes = existing_hashes(local, registered, lambda item: _registered_at(existing, item), context)
         hashes = {**hashes, **auxiliary_hashes(local, existing, context)}
-    ours = _on_disk(request, hashes)
+    ours = _on_disk(request, registered, hashes)
     row = ours.recording(stated or "")
     decision = decide(existing, registered, row, ours.modalities, overwrite=request.options.overwrite)
     return _Standing(existing, registered, decision, hashes)
@@ -312,8 +314,25 @@ def _file_rows(services: Services, plan: IngestPlan, done: Mapping[str, Uploaded
     return rows
 
 
+def _sidecars(plan: IngestPlan, sent: Sequence[Uploaded]) -> dict[str, FileRow]:
+    """The sidecars of this disk that are dealt with, by path; their ETag where the bucket holds this very content."""
+    etags = {item.item.file.path: item.etag for item in sent}
+    return {
+        item.file.path: FileRow(
+            item.file.path,
+            item.key,
+            item.file.size_bytes,
+            item.sha256,
+            None if item.action == "keep" else etags.get(item.file.path, item.etag),
+        )
+        for item in plan.sidecars
+        # A participant.txt that was overtaken by a peer's is looked at again by the next run, for the peer's name.
+        if not item.sends or item.file.path in etags
+    }
+
+
 def _prove(
-    services: Services, plan: IngestPlan, files: Mapping[str, FileRow], sidecars: Sequence[Uploaded]
+    services: Services, plan: IngestPlan, files: Mapping[str, FileRow], sidecars: Mapping[str, FileRow]
 ) -> dict[str, FileRow]:
     """Before the rows: list once more, and find every object as it was left. Returns the files as listed.
 
@@ -321,13 +340,9 @@ def _prove(
     object is read back and its sha256 decides.
     """
     listing = {info.key: info for info in services.raw.list(f"{services.raw_prefix}{plan.rec_id}/")}
-    sent = [
-        FileRow(item.item.file.path, item.item.key, item.item.file.size_bytes, item.sha256, item.etag)
-        for item in sidecars
-    ]
     proven: dict[str, FileRow] = {}
     missing: list[str] = []
-    for row in (*files.values(), *sent):
+    for row in (*files.values(), *(row for row in sidecars.values() if row.etag)):
         info = listing.get(row.key)
         if info is None or info.size_bytes != row.size_bytes:
             missing.append(row.key)
@@ -364,7 +379,12 @@ def _check_directory(local: LocalRecording, key_prefix: str) -> None:
 
 
 def _registration(
-    catalog: Catalog, request: Request, plan: IngestPlan, files: Mapping[str, FileRow], proven_at: datetime
+    catalog: Catalog,
+    request: Request,
+    plan: IngestPlan,
+    files: Mapping[str, FileRow],
+    sidecars: Mapping[str, FileRow],
+    proven_at: datetime,
 ) -> Registration:
     local = request.local
     workers: dict[str, list[FileRow]] = {}
@@ -386,6 +406,7 @@ def _registration(
             if planned.file.path not in raw_paths
         },
         tuple(name for name in (request.participant, plan.peer_participant) if name),
+        {path: (row.size_bytes, row.sha256) for path, row in sidecars.items()},
     )
     return registration(
         contents,
@@ -404,8 +425,8 @@ def _registered_workers(local: LocalRecording, registered: Sequence[ModalityRow]
     return frozenset(worker for worker, found in identities.items() if (found.modality, found.worker_id) in keys)
 
 
-def _on_disk(request: Request, hashes: Mapping[str, str]) -> Contents:
-    """What the disk alone can tell; ``hashes``: sha256s that were measured."""
+def _on_disk(request: Request, registered: Sequence[ModalityRow], hashes: Mapping[str, str]) -> Contents:
+    """What the disk alone can tell, beside what is ``registered``; ``hashes``: sha256s that were measured."""
     local = request.local
     workers: dict[str, list[FileRow]] = {}
     for file in local.scan.raw:
@@ -417,7 +438,8 @@ def _on_disk(request: Request, hashes: Mapping[str, str]) -> Contents:
         if file.kind == "auxiliary"
     }
     participants = (request.participant,) if request.participant else ()
-    return Contents(local.rec_id, local.manifest, local.times, workers, auxiliary, participants)
+    sidecars = local_sidecars(local, {file.path for item in registered for file in item.files})
+    return Contents(local.rec_id, local.manifest, local.times, workers, auxiliary, participants, sidecars)
 
 
 def _registered_at(existing: RecordingRow, item: ModalityRow) -> float:

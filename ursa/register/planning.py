@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from ursa.errors import (
     FileChangedError,
     InvalidRecordingError,
     MissingFilesError,
+    ObjectConflictError,
     UrsaError,
     named,
 )
@@ -198,7 +199,7 @@ def plan_sidecars(
         elif item.action == "replace" and not context.options.replace_objects:
             there = _manifest_there(context.store, listing.get(source.path))
             if there is None or not (there.is_placeholder or there.reconstruction):
-                raise conflict([item.key])
+                raise _other_manifest(source.path, item.key)
             if there.reconstruction and source.manifest.reconstruction:
                 item = replace(item, action="keep")
                 warnings.append(
@@ -206,6 +207,16 @@ def plan_sidecars(
                 )
         planned.append(item)
     return tuple(planned), warnings, peer
+
+
+def _other_manifest(path: str, key: str) -> ObjectConflictError:
+    return ObjectConflictError(
+        f"the bucket holds another {shown(path)} than this disk: {shown(key, 400)}",
+        hint="Nothing was uploaded and nothing was changed; only this version of the manifest would be lost with this"
+        " disk, if its data files are in the bucket already. Compare the two; where the disk is right, run"
+        " `ursa ingest REC_DIR --replace-objects`.",
+        keys=(key,),
+    )
 
 
 def _as_it_was(local: LocalRecording, source: ManifestSource) -> LocalFile:
@@ -310,11 +321,12 @@ def _other_content(file: LocalFile, info: ObjectInfo, sha256: str | None) -> Pla
 
 def _sidecar(file: LocalFile, data: bytes, listing: Listing, store: Store) -> PlannedFile:
     info = listing.get(file.path)
+    sha256 = hashlib.sha256(data).hexdigest()
     if info is None:
-        return PlannedFile(file, listing.key(file.path), "upload", data=data)
+        return PlannedFile(file, listing.key(file.path), "upload", sha256, data=data)
     if info.size_bytes == len(data) and store.read(info.key)[0] == data:
-        return PlannedFile(file, info.key, "skip", etag=info.etag)
-    return PlannedFile(file, info.key, "replace", etag=info.etag, data=data)
+        return PlannedFile(file, info.key, "skip", sha256, info.etag)
+    return PlannedFile(file, info.key, "replace", sha256, info.etag, data=data)
 
 
 def _peer_participant(store: Store, info: ObjectInfo | None) -> str | None:
@@ -424,3 +436,18 @@ def auxiliary_hashes(local: LocalRecording, existing: RecordingRow, context: Con
     rows = {file.path: there[file.path][1] for file in same if file.mtime_ns / 1e9 <= at}
     known = {path: sha256 for path, sha256 in rows.items() if isinstance(sha256, str)}
     return known | hash_local(context, [file for file in same if file.path not in known])
+
+
+def local_sidecars(local: LocalRecording, elsewhere: Collection[str]) -> dict[str, tuple[int, str | None]]:
+    """Size and sha256 of the disk's manifests and participant.txt, without a manifest that waits for another half: one
+    that lists files which are neither here nor ``elsewhere``.
+    """
+    found = {
+        source.path: source.data
+        for source in local.loaded.sources
+        if all(entry.path in local.scan.by_path or entry.path in elsewhere for entry in source.manifest.files)
+    }
+    participant = local.scan.by_path.get("participant.txt")
+    if participant is not None:
+        found[participant.path] = read_whole(source_of(participant))
+    return {path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in found.items()}

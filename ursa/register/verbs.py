@@ -12,7 +12,15 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.metadata import AUXILIARY_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary, workers_of
+from ursa.catalog.metadata import (
+    AUXILIARY_KEY,
+    REGISTERED_AT_KEY,
+    SIDECARS_KEY,
+    WORKERS_KEY,
+    auxiliary,
+    sidecars,
+    workers_of,
+)
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import Change
 from ursa.catalog.where import any_of, literal, these_modalities
@@ -132,6 +140,8 @@ def _check_own_keys(pairs: Mapping[str, str]) -> None:
         raise _own(WORKERS_KEY)
     if pairs.get(AUXILIARY_KEY, "{}") != "{}" and not auxiliary(row):
         raise _own(AUXILIARY_KEY)
+    if pairs.get(SIDECARS_KEY, "{}") != "{}" and not sidecars(row):
+        raise _own(SIDECARS_KEY)
     name = pairs.get(REC_ID_KEY)
     if name is not None and (
         not name.isprintable() or "/" in name or "\\" in name or name in ("", ".", "..") or len(name.encode()) > 255
