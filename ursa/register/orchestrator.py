@@ -38,15 +38,14 @@ from ursa.register.planning import (
     auxiliary_hashes,
     existing_hashes,
     find_missing,
-    local_sidecars,
     plan_files,
-    plan_sidecars,
     preflight,
     source_of,
 )
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult, PlannedFile
 from ursa.register.services import Services
+from ursa.register.sidecars import local_sidecars, plan_sidecars
 from ursa.store import OpenUpload
 from ursa.transfer.parts import SINGLE_PUT_BYTES
 from ursa.transfer.prove import object_sha256, read_back

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,20 +14,16 @@ from ursa.catalog.metadata import auxiliary
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import (
     ChecksumMismatchError,
-    FileChangedError,
-    InvalidRecordingError,
     MissingFilesError,
-    ObjectConflictError,
-    UrsaError,
     named,
 )
-from ursa.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest, shown
-from ursa.recording import MAX_PARTICIPANT_BYTES, LocalFile, ManifestSource, parse_participant
+from ursa.manifest import FileEntry, shown
+from ursa.recording import LocalFile
 from ursa.register.local import LocalRecording
 from ursa.register.results import BucketFile, PlannedFile
 from ursa.store import ObjectInfo, Store
 from ursa.store.protocol import Evidence
-from ursa.transfer.digest import SourceFile, digest, read_whole, reading
+from ursa.transfer.digest import SourceFile, digest, read_whole
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.parts import MIB
 from ursa.transfer.prove import same_content
@@ -162,84 +158,6 @@ def plan_files(
     return tuple(planned[file.path] for file in local.data_files)
 
 
-def plan_sidecars(
-    local: LocalRecording, listing: Listing, context: Context, absent_nodes: Sequence[str]
-) -> tuple[tuple[PlannedFile, ...], list[str], str | None]:
-    """participant.txt, then the manifests, ``manifest.json`` last; warnings; the name in a peer's participant.txt.
-
-    A manifest in the bucket is the mark that all of its files are there: one that lists files of an absent node waits
-    for that node's half.
-
-    Raises:
-        ObjectConflictError: the bucket has a different manifest that is no placeholder and was not reconstructed.
-        FileChangedError: a manifest was rewritten since it was read.
-    """
-    planned: list[PlannedFile] = []
-    warnings: list[str] = []
-    peer = None
-    participant = local.scan.by_path.get("participant.txt")
-    if participant is not None:
-        data = read_whole(source_of(participant))
-        item = _sidecar(participant, data, listing, context.store)
-        if item.action == "replace" and not context.options.replace_objects:
-            item = replace(item, action="keep")
-            peer = _peer_participant(context.store, listing.get(participant.path))
-            warnings.append("the bucket has a different participant.txt, which stays; the rows get both names")
-        planned.append(item)
-    sources = sorted(local.loaded.sources, key=lambda source: (source.path == "manifest.json", source.path))
-    for source in sources:
-        if any(local.manifest.node_of(entry) in absent_nodes for entry in _merged_entries(local, source)):
-            warnings.append(
-                f"{source.path} lists files of {', '.join(absent_nodes)}, which is not here: it is uploaded with that half"
-            )
-            continue
-        item = _sidecar(_as_it_was(local, source), source.data, listing, context.store)
-        if item.action == "replace" and source.manifest.is_placeholder:
-            item = replace(item, action="keep")
-        elif item.action == "replace" and not context.options.replace_objects:
-            there = _manifest_there(context.store, listing.get(source.path))
-            if there is None or not (there.is_placeholder or there.reconstruction):
-                raise _other_manifest(source.path, item.key)
-            if there.reconstruction and source.manifest.reconstruction:
-                item = replace(item, action="keep")
-                warnings.append(
-                    f"the bucket has another reconstructed {source.path}, which stays: only a rig's own replaces it"
-                )
-        planned.append(item)
-    return tuple(planned), warnings, peer
-
-
-def _other_manifest(path: str, key: str) -> ObjectConflictError:
-    return ObjectConflictError(
-        f"the bucket holds another {shown(path)} than this disk: {shown(key, 400)}",
-        hint="Nothing was uploaded and nothing was changed; only this version of the manifest would be lost with this"
-        " disk, if its data files are in the bucket already. Compare the two; where the disk is right, run"
-        " `ursa ingest REC_DIR --replace-objects`.",
-        keys=(key,),
-    )
-
-
-def _as_it_was(local: LocalRecording, source: ManifestSource) -> LocalFile:
-    """The file of a manifest, which still holds what was read from it, and what the recording is planned by.
-
-    Raises:
-        FileChangedError: it was rewritten or removed since.
-    """
-    file = local.scan.by_path.get(source.path)
-    if file is None:
-        # It lies elsewhere, where no scan went.
-        with reading(SourceFile(source.path, source.source, len(source.data), 0)):
-            stat = source.source.stat()
-        file = LocalFile(source.path, source.source, stat.st_size, stat.st_mtime_ns, "manifest", "")
-    if file.size_bytes != len(source.data) or read_whole(source_of(file)) != source.data:
-        raise FileChangedError(
-            f"{shown(source.path)} was rewritten while the recording was read",
-            hint="Nothing was uploaded. Wait until the copy or the rig is done, then run the same command again.",
-            path=source.path,
-        )
-    return file
-
-
 def preflight(local: LocalRecording, files: Sequence[PlannedFile], context: Context) -> tuple[PlannedFile, ...]:
     """Read a small recording whole and hold it against its manifest before the first byte is sent.
 
@@ -250,12 +168,6 @@ def preflight(local: LocalRecording, files: Sequence[PlannedFile], context: Cont
         return tuple(files)
     data = {item.file.path: content for item, content in _each(context, stated, lambda item: _read_stated(local, item))}
     return tuple(replace(item, data=data.get(item.file.path)) for item in files)
-
-
-def _merged_entries(local: LocalRecording, source: ManifestSource) -> list[FileEntry]:
-    """A manifest's entries as merged: those know their nodes."""
-    merged = local.manifest.files_by_path
-    return [merged[entry.path] for entry in source.manifest.files if entry.path in merged]
 
 
 class _Prover:
@@ -317,35 +229,6 @@ def _each(context: Context, items: Sequence[T], action: Callable[[T], R]) -> lis
 
 def _other_content(file: LocalFile, info: ObjectInfo, sha256: str | None) -> PlannedFile:
     return PlannedFile(file, info.key, "replace", sha256, info.etag)
-
-
-def _sidecar(file: LocalFile, data: bytes, listing: Listing, store: Store) -> PlannedFile:
-    info = listing.get(file.path)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if info is None:
-        return PlannedFile(file, listing.key(file.path), "upload", sha256, data=data)
-    if info.size_bytes == len(data) and store.read(info.key)[0] == data:
-        return PlannedFile(file, info.key, "skip", sha256, info.etag)
-    return PlannedFile(file, info.key, "replace", sha256, info.etag, data=data)
-
-
-def _peer_participant(store: Store, info: ObjectInfo | None) -> str | None:
-    if info is None or info.size_bytes > MAX_PARTICIPANT_BYTES:
-        return None
-    try:
-        return parse_participant(store.read(info.key)[0], source=info.key)
-    except InvalidRecordingError:
-        return None
-
-
-def _manifest_there(store: Store, info: ObjectInfo | None) -> Manifest | None:
-    """The bucket's manifest, which gives way where it is a placeholder or was reconstructed; None: it can't be read."""
-    if info is None or info.size_bytes > MAX_MANIFEST_BYTES:
-        return None
-    try:
-        return parse_manifest(store.read(info.key)[0], source=info.key)
-    except UrsaError:
-        return None
 
 
 def _rows_by_path(registered: Sequence[ModalityRow]) -> dict[str, FileRow]:
@@ -436,18 +319,3 @@ def auxiliary_hashes(local: LocalRecording, existing: RecordingRow, context: Con
     rows = {file.path: there[file.path][1] for file in same if file.mtime_ns / 1e9 <= at}
     known = {path: sha256 for path, sha256 in rows.items() if isinstance(sha256, str)}
     return known | hash_local(context, [file for file in same if file.path not in known])
-
-
-def local_sidecars(local: LocalRecording, elsewhere: Collection[str]) -> dict[str, tuple[int, str | None]]:
-    """Size and sha256 of the disk's manifests and participant.txt, without a manifest that waits for another half: one
-    that lists files which are neither here nor ``elsewhere``.
-    """
-    found = {
-        source.path: source.data
-        for source in local.loaded.sources
-        if all(entry.path in local.scan.by_path or entry.path in elsewhere for entry in source.manifest.files)
-    }
-    participant = local.scan.by_path.get("participant.txt")
-    if participant is not None:
-        found[participant.path] = read_whole(source_of(participant))
-    return {path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in found.items()}
