@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import asdict
 
-from ursa.events import HashCallback, HashPhase, HashProgress, Speed
-
-logger = logging.getLogger("ursa.reconstruct")
-
-_EVENTS_PER_SECOND = 10.0
-_QUIET: frozenset[HashPhase] = frozenset({"plan", "hash", "file_done"})
+from ursa.events import HashPhase, HashProgress
+from ursa.telling import Teller
 
 
-class Progress:
-    """Counts, and tells. Called from the reconstruct's own thread only."""
+class Progress(Teller[HashProgress]):
+    """Counts what a reconstruct reads, and tells."""
 
-    def __init__(
-        self, rec_id: str, callback: HashCallback | None, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._rec_id = rec_id
-        self._callback = callback
-        self._now = monotonic
-        self._started = monotonic()
-        self._told_at: dict[str, float] = defaultdict(lambda: float("-inf"))
-        self._bytes_total = self._bytes_done = 0
-        self._files_total = self._files_done = 0
-        self._speed = Speed()
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return self._now() - self._started
+    logger = logging.getLogger("ursa.reconstruct")
+    quiet = frozenset({"plan", "hash", "file_done"})
 
     def planned(self, files: int, size_bytes: int) -> None:
         """So much has to be read."""
@@ -56,32 +34,23 @@ class Progress:
         self._tell("write", name, always=True)
 
     def done(self) -> None:
-        """It is there. A callback that raises now can stop nothing any more."""
-        try:
-            self._tell("done", "", always=True)
-        except Exception:
-            logger.exception("%s: the progress callback failed after the manifest was written", self._rec_id)
+        """It is there."""
+        self._send_last(lambda: self._tell("done", "", always=True))
 
     def _tell(self, phase: HashPhase, path: str, *, always: bool = False) -> None:
-        now = self._now()
-        self._speed.update(now, self._bytes_done)
-        if not always and now - self._told_at[path] < 1 / _EVENTS_PER_SECOND:
+        if not self._due(path, self._bytes_done, always=always):
             return
-        self._told_at[path] = now
-        event = HashProgress(
-            phase=phase,
-            rec_id=self._rec_id,
-            current_file=path,
-            bytes_done=self._bytes_done,
-            bytes_total=self._bytes_total,
-            files_done=self._files_done,
-            files_total=self._files_total,
-            elapsed_s=now - self._started,
-            bytes_per_s=self._speed.bytes_per_s,
-            eta_s=self._speed.eta_s(self._bytes_total - self._bytes_done),
+        self._send(
+            HashProgress(
+                phase=phase,
+                rec_id=self._rec_id,
+                current_file=path,
+                bytes_done=self._bytes_done,
+                bytes_total=self._bytes_total,
+                files_done=self._files_done,
+                files_total=self._files_total,
+                elapsed_s=self.seconds,
+                bytes_per_s=self._speed.bytes_per_s,
+                eta_s=self._speed.eta_s(self._bytes_total - self._bytes_done),
+            )
         )
-        level = logging.DEBUG if phase in _QUIET else logging.INFO
-        if logger.isEnabledFor(level):
-            logger.log(level, "%s %s %s", self._rec_id, phase, path, extra=asdict(event))
-        if self._callback is not None:
-            self._callback(event)

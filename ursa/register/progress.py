@@ -6,38 +6,25 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
 
-from ursa.events import Speed, UploadCallback, UploadPhase, UploadProgress
+from ursa.events import UploadCallback, UploadPhase, UploadProgress
 from ursa.register.results import IngestPlan
+from ursa.telling import Teller
 from ursa.transfer.upload import Moved, UploadEvent
 
-logger = logging.getLogger("ursa.register.orchestrator")
 
-_EVENTS_PER_SECOND = 10.0
-_QUIET: frozenset[UploadPhase] = frozenset({"plan", "upload", "file_done"})
+class Progress(Teller[UploadProgress]):
+    """Counts what an ingest sends, and tells."""
 
-
-class Progress:
-    """Counts, and tells. Called from the ingest's own thread only."""
+    logger = logging.getLogger("ursa.register.orchestrator")
+    quiet = frozenset({"plan", "upload", "file_done"})
 
     def __init__(
         self, rec_id: str, callback: UploadCallback | None, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._rec_id = rec_id
-        self._callback = callback
-        self._now = monotonic
-        self._started = monotonic()
-        self._told_at: dict[str, float] = defaultdict(lambda: float("-inf"))
+        super().__init__(rec_id, callback, monotonic=monotonic)
         self._file_bytes: dict[str, int] = defaultdict(int)
-        self._bytes_total = self._bytes_done = self._bytes_skipped = self._resumed = 0
-        self._files_total = self._files_done = 0
-        self._speed = Speed()
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return self._now() - self._started
+        self._bytes_skipped = self._resumed = 0
 
     @property
     def files_done(self) -> int:
@@ -74,11 +61,8 @@ class Progress:
         self._tell(phase, current_file, 0, 0, always=True)
 
     def done(self) -> None:
-        """Registered. A callback that raises now can stop nothing any more."""
-        try:
-            self.phase("done")
-        except Exception:
-            logger.exception("%s: the progress callback failed after the registration", self._rec_id)
+        """Registered."""
+        self._send_last(lambda: self.phase("done"))
 
     def _count(self, event: Moved) -> None:
         path = event.item.file.path
@@ -88,29 +72,23 @@ class Progress:
         self._tell("upload", path, self._file_bytes[path], event.item.file.size_bytes)
 
     def _tell(self, phase: UploadPhase, path: str, done: int, total: int, *, always: bool = False) -> None:
-        now = self._now()
-        if not always and now - self._told_at[path] < 1 / _EVENTS_PER_SECOND:
+        if not self._due(path, self._bytes_done - self._resumed, always=always):
             return
-        self._told_at[path] = now
-        self._speed.update(now, self._bytes_done - self._resumed)
-        event = UploadProgress(
-            phase=phase,
-            rec_id=self._rec_id,
-            current_file=path,
-            file_bytes_done=done,
-            file_bytes_total=total,
-            bytes_uploaded=self._bytes_done,
-            bytes_total=self._bytes_total,
-            files_done=self._files_done,
-            files_total=self._files_total,
-            bytes_skipped=self._bytes_skipped,
-            resumed_bytes=self._resumed,
-            elapsed_s=now - self._started,
-            bytes_per_s=self._speed.bytes_per_s,
-            eta_s=self._speed.eta_s(self._bytes_total - self._bytes_done),
+        self._send(
+            UploadProgress(
+                phase=phase,
+                rec_id=self._rec_id,
+                current_file=path,
+                file_bytes_done=done,
+                file_bytes_total=total,
+                bytes_uploaded=self._bytes_done,
+                bytes_total=self._bytes_total,
+                files_done=self._files_done,
+                files_total=self._files_total,
+                bytes_skipped=self._bytes_skipped,
+                resumed_bytes=self._resumed,
+                elapsed_s=self.seconds,
+                bytes_per_s=self._speed.bytes_per_s,
+                eta_s=self._speed.eta_s(self._bytes_total - self._bytes_done),
+            )
         )
-        level = logging.DEBUG if phase in _QUIET else logging.INFO
-        if logger.isEnabledFor(level):
-            logger.log(level, "%s %s %s", self._rec_id, phase, path, extra=asdict(event))
-        if self._callback is not None:
-            self._callback(event)
