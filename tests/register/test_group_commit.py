@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from r2_tools import Local, local_store, rows
@@ -17,6 +19,7 @@ from racer import rec_id, recording_hash, registration
 
 from conftest import Buckets, MakeConfig
 from ursa import ConflictError, DataInterface, RecordingExistsError
+from ursa.register.build import Registration
 from ursa.register.commit import Registered, register_all
 from ursa.register.committer import Committer
 
@@ -194,3 +197,36 @@ def test_eight_processes_that_register_the_same_recording(profile: str, server_c
                 said
             )
     check_once(DataInterface(profile, config), rounds)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_two_runs_that_merge_one_worker_with_other_files(data: DataInterface, local: Local, when: str) -> None:
+    """Between one run's recording and its modality comes the other: one of them is registered, the other is refused."""
+    register_all(data._catalog, [registration(1, ("eeg_a",))])
+    wanted = [merging(10), merging(20)]
+    with local.open() as other:
+        register_all(other._catalog, [registration(2)])  # it is open
+        table, theirs = data._catalog.modalities, []
+        write = table.compare_and_swap
+
+        def overtaken(change: Any) -> Any:
+            if not theirs and when == "before":
+                theirs.extend(register_all(other._catalog, wanted[1:]))
+            version = write(change)
+            if not theirs:
+                theirs.extend(register_all(other._catalog, wanted[1:]))
+            return version
+
+        table.compare_and_swap = overtaken  # type: ignore[method-assign]
+        (ours,) = register_all(data._catalog, wanted[:1])
+    outcomes = [ours, *theirs]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ConflictError", "Registered"]
+    (row,) = data.list_modalities({"modality": "mic"})
+    assert row.files[0].size_bytes == (10 if isinstance(ours, Registered) else 20)
+
+
+def merging(size_bytes: int) -> Registration:
+    """Recording 1 with one more worker, whose only file has this size."""
+    both = registration(1, ("eeg_a", "mic_b"))
+    others = registration(1, ("mic_b",), size_bytes=size_bytes)
+    return replace(both, modalities=(both.modalities[0], *others.modalities))

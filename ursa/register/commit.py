@@ -210,6 +210,8 @@ class _Round:
         for i, decision in again.items():
             if isinstance(decision, UrsaError) or _gist(decision) != _gist(first[i]):
                 del self.decided[i]
+                # Where its recording is written already, another run has finished that merge: it is no success of ours.
+                self.outcomes.pop(i, None)
             else:
                 self.decided[i] = decision
         return [i for i in first if i in self.decided]
