@@ -98,11 +98,14 @@ class ManifestNotFoundError(UrsaError):
 
 
 class RecordingExistsError(UrsaError):
-    """The recording is registered already. ``rec_id``, ``recording_hash``: which."""
+    """The recording is registered already. ``rec_id``, ``recording_hash``: which. ``waiting``: manifests on this disk that
+    are not in the bucket yet, since they list files of a node whose half has not come.
+    """
 
     exit_code = 5
     rec_id: str | None = None
     recording_hash: str | None = None
+    waiting: tuple[str, ...] = ()
 
 
 class RecordingNotFoundError(UrsaError):

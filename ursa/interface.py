@@ -40,7 +40,7 @@ from ursa.reconstruct import (
     reconstruct_dir,
     reconstruct_several,
 )
-from ursa.recording import MANIFEST_NAME, load_manifest, read_participant, scan_recording
+from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
 from ursa.register.backfill import backfill
 from ursa.register.build import Registration
@@ -109,10 +109,22 @@ class DataInterface(Access):
             ConflictError, MissingFilesError, ChecksumMismatchError, FileChangedError, ObjectConflictError, StorageError,
             CredentialsError, ConfigError. Whatever is raised, nothing of this run is registered.
         """
+        options = Options(overwrite, replace_objects, trust_size)
+        return self._ingest(manifest_path, source_dir, participant, options, progress)
+
+    def _ingest(
+        self,
+        manifest_path: Path | str | None,
+        source_dir: Path | str,
+        participant: str | None,
+        options: Options,
+        progress: UploadCallback | None,
+        *,
+        named_on_disk: bool = False,
+    ) -> IngestResult:
         self._require("raw_rw", "ingest")
         self._require("assets_rw", "ingest")
-        options = Options(overwrite, replace_objects, trust_size)
-        request = self._request(manifest_path, source_dir, participant, options)
+        request = self._request(manifest_path, source_dir, participant, options, named_on_disk=named_on_disk)
         with self._running() as stop:
             return orchestrator.ingest(self._services(stop), request, progress)
 
@@ -267,15 +279,13 @@ class DataInterface(Access):
         policy = choice(Existing, existing, "existing")
 
         def one(rec_dir: Path) -> IngestResult:
-            return self.ingest(
+            return self._ingest(
                 rec_dir / MANIFEST_NAME,
                 rec_dir,
-                # What is no directory is refused by what comes next, in better words.
-                read_participant(rec_dir) if participant is None and os.path.isdir(rec_dir) else participant,  # noqa: PTH112
-                overwrite=overwrite or policy is Existing.OVERWRITE,
-                replace_objects=replace_objects,
-                trust_size=trust_size,
-                progress=progress,
+                participant,
+                Options(overwrite or policy is Existing.OVERWRITE, replace_objects, trust_size),
+                progress,
+                named_on_disk=True,
             )
 
         return ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop)
@@ -336,8 +346,7 @@ class DataInterface(Access):
                 slot.leave()
                 return self._committer.register(wanted)
 
-            name = read_participant(rec_dir) if os.path.isdir(rec_dir) else None  # noqa: PTH112
-            request = self._request(rec_dir / MANIFEST_NAME, rec_dir, name, rows)
+            request = self._request(rec_dir / MANIFEST_NAME, rec_dir, None, rows, named_on_disk=True)
             with self._running() as stop:
                 slot.check()
                 known = replace(request, standing=standing or (None, ()))
@@ -798,7 +807,13 @@ class DataInterface(Access):
         return compact(self._catalog, dry_run=dry_run)
 
     def _request(
-        self, manifest_path: Path | str | None, source_dir: Path | str, participant: str | None, options: Options
+        self,
+        manifest_path: Path | str | None,
+        source_dir: Path | str,
+        participant: str | None,
+        options: Options,
+        *,
+        named_on_disk: bool = False,
     ) -> orchestrator.Request:
         if not isinstance(source_dir, str | os.PathLike):
             raise UsageError(f"source_dir is {source_dir!r}; it is the recording's directory")
@@ -811,6 +826,7 @@ class DataInterface(Access):
             options,
             key_prefix=self.profile.raw.prefix,
             rig_timezone=self.profile.rig_timezone,
+            named_on_disk=named_on_disk,
         )
 
     def _subject_of(self, ref: Path | str) -> Subject:

@@ -89,12 +89,15 @@ class RecordingDir:
 
 @dataclass(frozen=True, slots=True)
 class ManifestSource:
-    """A manifest as a file. ``path`` is its key below the recording's prefix, ``data`` the bytes that the rig wrote."""
+    """A manifest as a file. ``path`` is its key below the recording's prefix, ``data`` the bytes that the rig wrote.
+    ``left_aside``: nobody can read it, ``manifest`` is empty.
+    """
 
     path: str
     source: Path
     data: bytes
     manifest: Manifest
+    left_aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -592,7 +595,7 @@ def _node_sources(root: Path, rec_id: str, warnings: list[str] | None) -> tuple[
             if warnings is None or (data is not None and len(data) > MAX_MANIFEST_BYTES):
                 raise
             warnings.append(f"left aside, since {MANIFEST_NAME} lists the files: {error.message}")
-            source = ManifestSource(key, path, data, Manifest()) if data is not None else None
+            source = ManifestSource(key, path, data, Manifest(), left_aside=True) if data is not None else None
         sources += [source] if source else []
     return tuple(sources)
 

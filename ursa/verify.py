@@ -9,9 +9,10 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
-from ursa.catalog.metadata import sidecars, workers_of
+from ursa.catalog.metadata import Sidecar, sidecars, workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.errors import InvalidRecordingError, ManifestError, UrsaError
 from ursa.manifest import MAX_MANIFEST_BYTES, parse_manifest
@@ -22,7 +23,7 @@ from ursa.store import NotFoundError, ObjectInfo, Store
 from ursa.subset import Candidate
 from ursa.transfer.digest import Digest, SourceFile, digest, read_whole
 from ursa.transfer.engine import Engine
-from ursa.transfer.prove import read_back, same_content
+from ursa.transfer.prove import object_sha256, read_back, same_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class RecordingCheck:
     def ok(self) -> bool:
         """Nothing is missing or different; and where a directory was given, all of it is registered."""
         bad = {Mark.MISSING, Mark.DIFFERENT, Mark.ERROR} | ({Mark.UNREGISTERED} if self.on_disk else set())
-        return not any(file.mark in bad for file in self.files)
+        registered = self.recording_hash is not None or not self.on_disk
+        return registered and not any(file.mark in bad for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +165,11 @@ def _check(
     for path, info in found.items():
         if path not in every and not _is_sidecar(path):
             done(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
-    for path in sidecars(subject.row) if subject.row else ():
-        if path not in every and path not in found:
-            done(
-                FileCheck(path, Mark.MISSING, 0, "", "it was registered with this recording, and is not in the bucket")
-            )
+    for path, versions in sidecars(subject.row).items() if subject.row else ():
+        if path not in every:
+            check = _check_sidecar(store, path, versions, found.get(path), level if chosen is None else Level.HEAD)
+            if check.mark is not Mark.SAME:
+                done(check)
     for worker in _without_row(subject):
         done(FileCheck(f"{worker}/", Mark.MISSING, 0, "", "this worker is registered, and has no row: ingest it again"))
     return RecordingCheck(
@@ -219,22 +221,26 @@ def _stands_for(store: Store, info: ObjectInfo, file: LocalFile, recording: Reco
     """Why nothing of a sidecar on this disk is lost though the bucket holds another one, "" where something is."""
     if max(info.size_bytes, file.size_bytes) > MAX_MANIFEST_BYTES:
         return ""
-    both = (read_whole(_source(file)), store.read(info.key)[0])
+    ours, theirs = read_whole(_source(file)), store.read(info.key)[0]
+    there = Sidecar(len(theirs), sha256(theirs).hexdigest())
+    versions = sidecars(recording).get(file.path)
+    if versions is not None and not any(there.same(version) for version in versions):
+        return ""
     with suppress(ManifestError, InvalidRecordingError):
-        return _no_loss(file.path, *both, recording)
+        return _no_loss(file.path, ours, theirs, recording)
     return ""
 
 
 def _no_loss(path: str, ours: bytes, theirs: bytes, recording: RecordingRow) -> str:
     if path == PARTICIPANT_NAME:
-        names = [name for data in (ours, theirs) if (name := parse_participant(data, source=path))]
-        known = {participant_id(name) for name in names} <= set(recording.participant_ids)
-        return "the bucket keeps a peer's; the names of both are in the catalog" if known else ""
-    manifest, other = (parse_manifest(data, source=path) for data in (ours, theirs))
+        name = parse_participant(ours, source=path)
+        known = name is None or participant_id(name) in recording.participant_ids
+        return "the bucket keeps a peer's; this name is in the catalog" if known else ""
+    manifest = parse_manifest(ours, source=path)
     if manifest.is_placeholder:
         return "a placeholder, which lists no file; the bucket has another one"
-    both = manifest.reconstruction and other.reconstruction
-    return "the bucket has another reconstructed one" if both else ""
+    parse_manifest(theirs, source=path)
+    return "it was reconstructed; the bucket has another one" if manifest.reconstruction else ""
 
 
 def _check_file(store: Store, row: FileRow, info: ObjectInfo | None, file: LocalFile | None, level: Level) -> FileCheck:
@@ -289,6 +295,27 @@ def _stored(
 
 def _source(file: LocalFile) -> SourceFile:
     return SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns)
+
+
+def _check_sidecar(
+    store: Store, path: str, versions: Sequence[Sidecar], info: ObjectInfo | None, level: Level
+) -> FileCheck:
+    """A manifest or participant.txt that is not on this disk: one of the versions that its registrations left there.
+    Told only where it is not: what is registered is data.
+    """
+    size = info.size_bytes if info else 0
+    try:
+        if info is None:
+            return FileCheck(path, Mark.MISSING, size, "", "it was there when this was registered")
+        if size not in {version.size_bytes for version in versions}:
+            return FileCheck(path, Mark.DIFFERENT, size, "", "another one than when this was registered")
+        if level is not Level.FULL:
+            return FileCheck(path, Mark.SAME, size, "size")
+        if object_sha256(store, info.key) in {version.sha256 for version in versions}:
+            return FileCheck(path, Mark.SAME, size, "sha256")
+        return FileCheck(path, Mark.DIFFERENT, size, "", "other content than when this was registered")
+    except UrsaError as error:
+        return FileCheck(path, Mark.ERROR, size, "", error.message)
 
 
 def _differs(row: FileRow, detail: str) -> FileCheck:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_tools import Lab, age, make_lab, rec
 
 from helpers import manifest_of, write_json, write_node_manifest
-from ursa import ObjectConflictError, Outcome, RecordingExistsError
+from ursa import MissingFilesError, ObjectConflictError, Outcome, RecordingExistsError, UploadProgress
 from ursa.catalog.metadata import SIDECARS_KEY
 from ursa.catalog.rows import participant_id
 from ursa.policies import Mark
@@ -181,3 +185,175 @@ def test_verify_sees_a_sidecar_that_is_gone_or_another(lab: Lab, path: str) -> N
         assert [check.ok for check in data.verify([rec_dir])] == [False]
         there.unlink()
         assert [check.ok for check in data.verify([rec(1), rec_dir])] == [False, False]
+
+
+def test_a_manifest_that_lists_what_is_nowhere_is_no_have(lab: Lab, registered: Path) -> None:
+    write_json(registered / "manifest.json", manifest_of(rec(1), FILES | {"eeg_a/seg_001.edf": b"more"}))
+    age(registered)
+    outcome = lab.one()
+    assert outcome.status == "fail" and isinstance(outcome.error, MissingFilesError)
+    assert outcome.error.paths == ("eeg_a/seg_001.edf",)
+
+
+def test_names_of_one_length_are_told_apart(lab: Lab) -> None:
+    for root, name in (("nas", "Ann"), ("usb", "Bob")):
+        age(lab.make(1, FILES, root=lab.root / root, participant=name), 7200)
+    assert [outcome.status for outcome in lab.run(lab.nas, lab.root / "usb")] == ["ok", "ok"]
+    assert participants(lab) == tuple(sorted(map(participant_id, ("Ann", "Bob"))))
+
+
+def test_a_participant_that_is_overtaken_by_a_peers_is_registered_with_it(lab: Lab) -> None:
+    rec_dir = lab.make(1, FILES, participant="Aria Lin")
+
+    def overtake(event: UploadProgress) -> None:
+        if event.phase == "sidecars":
+            (lab.stored / rec(1) / "participant.txt").write_text("Bo Berg\n")
+
+    with lab.data() as data:
+        result = data.ingest(rec_dir / "manifest.json", rec_dir, "Aria Lin", progress=overtake)
+    assert any("participant.txt" in warning for warning in result.warnings)
+    assert participants(lab) == tuple(sorted(map(participant_id, ("Aria Lin", "Bo Berg"))))
+    assert lab.one().status == "have"
+
+
+@pytest.mark.parametrize("given", [None, "Xaver"])
+def test_both_names_are_registered_whatever_the_caller_gives(lab: Lab, given: str | None) -> None:
+    rec_dir = lab.make(1, FILES, participant="Bo Berg")
+    (lab.stored / rec(1)).mkdir(parents=True)
+    (lab.stored / rec(1) / "participant.txt").write_text("Aria Lin\n")
+    with lab.data() as data:
+        data.ingest(rec_dir / "manifest.json", rec_dir, given)
+    names = {"Bo Berg", "Aria Lin", *([given] if given else [])}
+    assert participants(lab) == tuple(sorted(map(participant_id, names)))
+
+
+def test_a_name_that_the_caller_did_not_give_is_registered_by_the_batch(lab: Lab) -> None:
+    rec_dir = lab.make(1, FILES, participant="Aria Lin")
+    with lab.data() as data:
+        data.ingest(rec_dir / "manifest.json", rec_dir, None)
+        assert data.find_recording(rec(1)).participant_ids == ()
+        with pytest.raises(RecordingExistsError):
+            data.ingest(rec_dir / "manifest.json", rec_dir, None)
+    assert lab.one().status == "ok" and participants(lab) == (participant_id("Aria Lin"),)
+    assert lab.one().status == "have"
+
+
+def test_path_b_with_a_name_is_have(lab: Lab) -> None:
+    rec_dir = lab.make(1, FILES, participant="Aria Lin")
+    shutil.copytree(rec_dir, lab.stored / rec(1))
+    with lab.data() as data:
+        data.ingest_from_r2(rec(1), "Aria Lin")
+    assert lab.one().status == "have"
+    (rec_dir / "participant.txt").write_text("Cy Dahl!\n")
+    age(rec_dir)
+    assert lab.one().status == "ok" and participant_id("Cy Dahl!") in participants(lab)
+
+
+def test_a_manifest_that_gave_way_is_no_have_on_its_own_disk(lab: Lab, registered: Path) -> None:
+    other = lab.make(1, FILES, root=lab.root / "usb", note="the right one")
+    with lab.data() as data:
+        data.ingest(other / "manifest.json", other, replace_objects=True)
+    assert "the right one" in stored(lab, "manifest.json").decode()
+    assert isinstance(lab.one().error, ObjectConflictError)
+    with lab.data() as data:
+        data.ingest(registered / "manifest.json", registered, replace_objects=True)
+    assert stored(lab, "manifest.json") == (registered / "manifest.json").read_bytes()
+    assert without_a_look(lab.one())
+
+
+def test_a_manifest_that_is_gone_from_the_bucket_is_missed_by_an_ingest(lab: Lab, registered: Path) -> None:
+    (lab.stored / rec(1) / "manifest.json").unlink()
+    with lab.data() as data:
+        with pytest.raises(MissingFilesError, match=r"manifest\.json") as caught:
+            data.ingest(registered / "manifest.json", registered)
+        assert caught.value.hint is not None and "--overwrite" in caught.value.hint
+        data.ingest(registered / "manifest.json", registered, overwrite=True)
+    assert stored(lab, "manifest.json") == (registered / "manifest.json").read_bytes()
+
+
+def test_what_an_admin_wrote_stays_when_a_name_comes_late(lab: Lab, registered: Path) -> None:
+    end = datetime(2026, 5, 20, 12, tzinfo=UTC)
+    with lab.data() as data:
+        row = data.find_recording(rec(1))
+        data.register_recording(
+            recording_hash=row.recording_hash, duration_s=12.5, ended_at=end, on_conflict="overwrite"
+        )
+    (registered / "participant.txt").write_text("Aria Lin")
+    assert lab.one().status == "ok"
+    with lab.data() as data:
+        row = data.find_recording(rec(1))
+    assert (row.duration_s, row.ended_at, len(row.participant_ids)) == (12.5, end, 1)
+
+
+def test_a_reconstructed_manifest_gives_way_to_the_rigs_in_the_bucket(lab: Lab, registered: Path) -> None:
+    rigs = stored(lab, "manifest.json")
+    copy = lab.root / "usb" / rec(1)
+    shutil.copytree(registered, copy)
+    (copy / "manifest.json").unlink()
+    for path in copy.rglob("*.edf"):
+        os.utime(path)
+    usb: dict[str, Any] = {"reconstruct_missing": True}
+    first = lab.run(copy.parent, **usb)[0]
+    assert first.status == "ok" and first.result is not None and "the rig's own" in first.result.warnings[-1]
+    assert stored(lab, "manifest.json") == rigs
+    assert lab.run(copy.parent, **usb)[0].status == "have"
+    with lab.data() as data:
+        assert data.verify([copy])[0].ok
+
+
+def test_a_node_manifest_that_nobody_can_read_is_told(lab: Lab) -> None:
+    rec_dir = lab.make(1, FILES)
+    broken = rec_dir / "_node_manifests" / "green-motor.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    (lab.stored / rec(1) / "_node_manifests").mkdir(parents=True)
+    write_json(lab.stored / rec(1) / "_node_manifests" / "green-motor.json", manifest_of(rec(1), FILES))
+    outcome = lab.one()
+    assert outcome.result is not None and "nobody can read" in outcome.result.warnings[-1]
+    with lab.data() as data:
+        assert not data.verify([rec_dir])[0].ok
+
+
+def test_apple_doubles_of_sidecars_are_junk(lab: Lab, registered: Path) -> None:
+    (registered / "_node_manifests").mkdir()
+    (registered / "_node_manifests" / "._green-mantis.json").write_bytes(b"Mac OS X")
+    assert without_a_look(lab.one())
+
+
+def test_a_row_read_before_a_sidecar_came_can_still_be_merged_into(lab: Lab, registered: Path) -> None:
+    with lab.data() as data:
+        row = data.find_recording(rec(1))
+        (registered / "participant.txt").write_text("Aria Lin")
+        assert lab.one().status == "ok"
+        options: dict[str, Any] = {"participant_ids": ["p_1"], "metadata": row.metadata}
+        data.register_recording(recording_hash=row.recording_hash, on_conflict="merge_participants", **options)
+        modality = data.list_modalities({"recording_hash": row.recording_hash})[0]
+        data.register_modality(
+            recording_hash=row.recording_hash,
+            modality=modality.modality,
+            worker_id=modality.worker_id,
+            files=modality.files,
+            metadata={"registered_at": "yesterday"},
+            on_conflict="overwrite",
+        )
+    assert lab.one().status == "have"
+
+
+@pytest.mark.parametrize("level", ["head", "checksum", "full"])
+def test_verify_of_a_recording_looks_at_its_sidecars(lab: Lab, registered: Path, level: str) -> None:
+    with lab.data() as data:
+        assert data.verify([rec(1)], level=level)[0].ok
+        whole = stored(lab, "manifest.json")
+        (lab.stored / rec(1) / "manifest.json").write_bytes(whole[:-1] + b" ")
+        assert data.verify([rec(1)], level=level)[0].ok == (level != "full")
+        (lab.stored / rec(1) / "manifest.json").write_bytes(b"")
+        assert not data.verify([rec(1)], level=level)[0].ok
+
+
+def test_verify_of_a_directory_that_is_in_no_row(lab: Lab) -> None:
+    rec_dir = lab.make(1, FILES)
+    shutil.copytree(rec_dir, lab.stored / rec(1))
+    (lab.nas / rec(2)).mkdir()
+    with lab.data() as data:
+        data.catalog_history()
+        assert [check.ok for check in data.verify([rec_dir, lab.nas / rec(2)])] == [False, False]

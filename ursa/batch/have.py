@@ -1,22 +1,23 @@
 """Is all that a disk has of a recording registered? By a walk and stats: no request, no manifest parsed, nothing read.
 
-"Yes" is only said where every file, manifests and participant.txt included, is in the rows with the same size and was
-not touched since; anything else, the least doubt included, is looked into by an ingest, which hashes.
+"Yes" is only said where every file is in the rows with the same size and was not touched since, and every manifest and
+participant.txt is a version that a run has dealt with (by its size and mtime, else by its sha256). Anything else, the
+least doubt included, is looked into by an ingest, which hashes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from datetime import datetime
 
-from ursa.catalog.metadata import REGISTERED_AT_KEY, auxiliary, sidecars, workers_of
+from ursa.catalog.metadata import Sidecar, auxiliary, recorded_at, registered_at, sidecars, workers_of
 from ursa.catalog.rows import ModalityRow, RecordingRow
-from ursa.manifest import is_junk, is_worker_dir
+from ursa.manifest import MAX_MANIFEST_BYTES, is_junk, is_worker_dir
 
 _Known = Mapping[str, tuple[int, float]]
 _MANIFEST = "manifest.json"
@@ -46,14 +47,7 @@ def has_all(rec_dir: str, row: RecordingRow, modalities: Sequence[ModalityRow]) 
                     if path in twice:
                         return False
                     twice.add(path)
-            elif is_sidecar(path):
-                stat = entry.stat(follow_symlinks=False)
-                if not any(
-                    stat.st_size == version.size_bytes and stat.st_mtime <= version.settled
-                    for version in settled.get(path, ())
-                ):
-                    return False
-            elif not is_junk(path):
+            elif not (is_junk(path) or (is_sidecar(path) and _is_settled(entry, settled.get(path, ())))):
                 return False
     except (OSError, RecursionError, _DoubtError):
         return False
@@ -106,6 +100,17 @@ def is_sidecar(path: str) -> bool:
     return path.startswith(_NODE_MANIFESTS) and path.endswith(".json") and path.count("/") == 1
 
 
+def _is_settled(entry: os.DirEntry[str], versions: Sequence[Sidecar]) -> bool:
+    stat = entry.stat(follow_symlinks=False)
+    near = [version for version in versions if version.size_bytes == stat.st_size]
+    if any(version.mtime_ns == stat.st_mtime_ns for version in near):
+        return True
+    if not near or stat.st_size > MAX_MANIFEST_BYTES:
+        return False
+    with open(entry.path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() in {version.sha256 for version in near}
+
+
 class _DoubtError(Exception):
     """Something that an ingest has to judge: a symlink, a device, a name that is not text."""
 
@@ -113,15 +118,14 @@ class _DoubtError(Exception):
 def _registered(row: RecordingRow, modalities: Sequence[ModalityRow]) -> _Known:
     """Path → size in bytes and time of registration."""
     covered = workers_of(row)
-    at = row.registered_at.timestamp() if row.registered_at else float("-inf")
+    at = recorded_at(row)
     known: dict[str, tuple[int, float]] = {
         path: (size, at) for path, (size, _) in auxiliary(row).items() if isinstance(size, int)
     }
     for item in modalities:
         if covered is not None and (item.modality, item.worker_id) not in covered:
             continue
-        text = item.metadata.get(REGISTERED_AT_KEY)
-        moment = datetime.fromisoformat(text).timestamp() if text else at
+        moment = registered_at(row, item)
         for file in item.files:
             known[file.path] = (file.size_bytes, moment)
     return known

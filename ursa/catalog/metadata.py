@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from ursa.catalog.rows import ModalityRow, RecordingRow
 
@@ -25,28 +25,19 @@ REGISTERED_AT_KEY = "registered_at"
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What a manifest or participant.txt was when a run had dealt with it: the bucket holds it, or another that stands
-    for it (a peer's participant.txt, whose name the row has as well). ``settled_at``: when, ISO 8601. ``sha256``: None
-    where only its size was seen. Halves of a recording bring one each.
+    """A version of a manifest or participant.txt with which nothing is left to do: the bucket holds it, or another that
+    stands for it (a peer's participant.txt, whose name the row has as well). Halves of a recording bring one each.
+
+    ``mtime_ns``: of the file on the disk that it was; None where it was read from the bucket.
     """
 
     size_bytes: int
-    sha256: str | None = None
-    settled_at: str = ""
+    sha256: str
+    mtime_ns: int | None = None
 
     def same(self, other: Sidecar) -> bool:
-        """Whether both have the same content, as far as is known."""
-        return self.size_bytes == other.size_bytes and (
-            None in (self.sha256, other.sha256) or self.sha256 == other.sha256
-        )
-
-    @property
-    def settled(self) -> float:
-        """``settled_at`` as seconds since 1970; before all times where it says none."""
-        try:
-            return datetime.fromisoformat(self.settled_at).timestamp()
-        except ValueError:
-            return float("-inf")
+        """Whether both are the same bytes."""
+        return (self.size_bytes, self.sha256) == (other.size_bytes, other.sha256)
 
 
 def sidecars(row: RecordingRow) -> dict[str, tuple[Sidecar, ...]]:
@@ -54,7 +45,9 @@ def sidecars(row: RecordingRow) -> dict[str, tuple[Sidecar, ...]]:
     parsed = _parsed(row.metadata.get(SIDECARS_KEY))
     if not isinstance(parsed, dict):
         return {}
-    return {path: tuple(map(_sidecar, filter(_is_sidecar, of))) for path, of in parsed.items() if isinstance(of, list)}
+    return {
+        path: tuple(Sidecar(*of) for of in some if _is_sidecar(of)) for path, some in parsed.items() if _is_list(some)
+    }
 
 
 def sidecars_text(versions: Mapping[str, Iterable[Sidecar]]) -> str:
@@ -63,15 +56,14 @@ def sidecars_text(versions: Mapping[str, Iterable[Sidecar]]) -> str:
     return json.dumps(listed, ensure_ascii=False, separators=(",", ":"))
 
 
-def united_sidecars(first: RecordingRow, second: RecordingRow) -> dict[str, tuple[Sidecar, ...]]:
-    """The versions of both rows; of the same one, that which was settled last."""
-    united: dict[str, tuple[Sidecar, ...]] = sidecars(first)
+def united_sidecars(
+    first: RecordingRow, second: RecordingRow, replaced: Collection[str] = ()
+) -> dict[str, tuple[Sidecar, ...]]:
+    """The versions of both rows, the second's where they are the same; of what is ``replaced``, the second's alone."""
+    united = {path: versions for path, versions in sidecars(first).items() if path not in replaced}
     for path, versions in sidecars(second).items():
-        for item in versions:
-            same = [known for known in united.get(path, ()) if known.same(item)]
-            others = tuple(known for known in united.get(path, ()) if not known.same(item))
-            latest = max((*same, item), key=lambda known: (known.sha256 is not None, known.settled))
-            united[path] = (*others, latest)
+        others = [known for known in united.get(path, ()) if not any(known.same(item) for item in versions)]
+        united[path] = (*others, *versions)
     return united
 
 
@@ -83,6 +75,20 @@ def unsettled(existing: RecordingRow, row: RecordingRow) -> list[str]:
         for path, versions in sidecars(row).items()
         if not all(any(item.same(there) for there in known.get(path, ())) for item in versions)
     ]
+
+
+def registered_at(row: RecordingRow, modality: ModalityRow) -> float:
+    """When a modality's files were proven, seconds since 1970: before all times where nobody says."""
+    try:
+        moment = datetime.fromisoformat(modality.metadata[REGISTERED_AT_KEY])
+    except (KeyError, ValueError):
+        return recorded_at(row)
+    return moment.timestamp()
+
+
+def recorded_at(row: RecordingRow) -> float:
+    """When a recording was registered, seconds since 1970: before all times where nobody says."""
+    return row.registered_at.timestamp() if row.registered_at else float("-inf")
 
 
 def auxiliary(row: RecordingRow) -> dict[str, list[int | str | None]]:
@@ -137,8 +143,11 @@ def _is_file(value: object) -> bool:
 
 
 def _is_sidecar(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 3 and _is_file(value[:2]) and isinstance(value[2], str)
+    if not _is_list(value) or len(value) != 3:
+        return False
+    size_bytes, sha256, mtime_ns = value
+    return type(size_bytes) is int and isinstance(sha256, str) and (mtime_ns is None or type(mtime_ns) is int)
 
 
-def _sidecar(value: Sequence[Any]) -> Sidecar:
-    return Sidecar(int(value[0] or 0), value[1], value[2])
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)

@@ -14,6 +14,7 @@ from ursa.catalog.metadata import (
     SIDECARS_KEY,
     WORKERS_KEY,
     auxiliary,
+    sidecars,
     sidecars_text,
     united_sidecars,
     unsettled,
@@ -25,6 +26,7 @@ from ursa.manifest import shown
 from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
 from ursa.policies import OnConflict
 from ursa.rebuild.reading import Key, Remembered
+from ursa.recording import PARTICIPANT_NAME
 from ursa.register.verbs import apply, given
 
 _TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
@@ -154,6 +156,9 @@ def reconcile_recording(
     if workers_of(old) is None:
         metadata.pop(WORKERS_KEY, None)
     told += _told_auxiliary(auxiliary(old), auxiliary(new))
+    # participant.txt is none of the manifests that a rebuild reads.
+    gone = sidecars(old).keys() - sidecars(new).keys() - {PARTICIPANT_NAME}
+    told += [f"{shown(path)}: was in the bucket when this was registered, and is not any more" for path in sorted(gone)]
     told += [
         f"metadata {shown(key)} is {shown(metadata.get(key, 'absent'))}, was {shown(old.metadata.get(key, 'absent'))}"
         for key in sorted(metadata.keys() | old.metadata.keys())

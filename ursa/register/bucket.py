@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+from ursa.catalog.metadata import Sidecar
 from ursa.catalog.rows import FileRow, ModalityRow
 from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError, MissingFilesError, named
 from ursa.manifest import (
@@ -26,7 +27,14 @@ from ursa.manifest import (
     shown,
 )
 from ursa.manifest.models import identity_clash
-from ursa.recording import MANIFEST_NAME, FileKind, classify, effective_manifest, refuse_large_manifest
+from ursa.recording import (
+    MANIFEST_NAME,
+    MAX_PARTICIPANT_BYTES,
+    FileKind,
+    classify,
+    effective_manifest,
+    refuse_large_manifest,
+)
 from ursa.register.build import Contents
 from ursa.register.planning import Listing
 from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store
@@ -54,7 +62,7 @@ class BucketRecording:
     """A recording in the bucket, every listed file present with its listed size.
 
     ``warnings``: in words, node manifests that can't be read beside a ``manifest.json`` that can. ``digests``: the
-    sha256 of the manifests that were read, by key.
+    sha256 of the sidecars that were read, by key.
     """
 
     rec_id: str
@@ -86,11 +94,11 @@ class BucketRecording:
                 workers.setdefault(item.worker, []).append(row)
             else:
                 auxiliary[item.path] = [row.size_bytes, row.sha256]
-        # participant.txt is not read here: where no name is given, nobody has dealt with it.
+        # A participant.txt whose name nobody has given is left to whoever has the disk.
         sidecars = {
-            item.path: (item.info.size_bytes, self.digests.get(item.info.key))
+            item.path: [Sidecar(item.info.size_bytes, self.digests[item.info.key])]
             for item in self.sidecars
-            if item.kind == "manifest" or participants
+            if item.info.key in self.digests
         }
         return Contents(self.rec_id, self.manifest, self.times, workers, auxiliary, participants, sidecars)
 
@@ -143,6 +151,16 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
         warnings=tuple(warnings),
         digests=digests,
     )
+
+
+def with_participant(store: Store, recording: BucketRecording) -> BucketRecording:
+    """Where the caller gives the participant's name: participant.txt is dealt with as it is, whatever it says."""
+    digests = {
+        item.info.key: hashlib.sha256(store.read(item.info.key)[0]).hexdigest()
+        for item in recording.sidecars
+        if item.kind == "participant" and item.info.size_bytes <= MAX_PARTICIPANT_BYTES
+    }
+    return replace(recording, digests={**recording.digests, **digests})
 
 
 def file_rows(

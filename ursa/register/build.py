@@ -24,8 +24,8 @@ from ursa.manifest import Manifest, RecordingTimes, derive_recording_hash
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a recording holds. ``workers``: worker directory → its files; ``auxiliary``: path → [size_bytes, sha256] of
-    files outside of them; ``participants``: display names; ``sidecars``: path → size_bytes, sha256 of the manifests and
-    the participant.txt that are in the bucket, or that one there stands for.
+    files outside of them; ``participants``: display names; ``sidecars``: manifests and participant.txt with which nothing
+    is left to do once this is registered.
     """
 
     rec_id: str
@@ -34,14 +34,14 @@ class Contents:
     workers: Mapping[str, Sequence[FileRow]]
     auxiliary: Mapping[str, Sequence[int | str | None]]
     participants: tuple[str, ...] = ()
-    sidecars: Mapping[str, tuple[int, str | None]] = field(default_factory=dict)
+    sidecars: Mapping[str, Sequence[Sidecar]] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[ModalityRow, ...]:
         """A row for each worker, under no recording_hash yet."""
         return tuple(self._modality(worker, self.workers[worker]) for worker in sorted(self.workers))
 
-    def recording(self, recording_hash: str, settled_at: str = "") -> RecordingRow:
+    def recording(self, recording_hash: str) -> RecordingRow:
         """The recording's row, not yet registered."""
         metadata = {"manifest_recording_id": self.rec_id} | dict.fromkeys(self.times.flags, "true")
         metadata[WORKERS_KEY] = workers_text(self.modalities)
@@ -50,9 +50,7 @@ class Contents:
         if self.auxiliary:
             metadata[AUXILIARY_KEY] = auxiliary_text(self.auxiliary)
         if self.sidecars:
-            metadata[SIDECARS_KEY] = sidecars_text(
-                {path: [Sidecar(*found, settled_at)] for path, found in self.sidecars.items()}
-            )
+            metadata[SIDECARS_KEY] = sidecars_text(self.sidecars)
         return RecordingRow(
             recording_hash=recording_hash,
             rec_id=self.rec_id,
@@ -82,26 +80,36 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What one run wants in the catalog. ``stated_hash``: what its manifest states, None where it was derived."""
+    """What one run wants in the catalog. ``stated_hash``: what its manifest states, None where it was derived.
+    ``replaced``: sidecars in the bucket that gave way to this run's.
+    """
 
     row: RecordingRow
     modalities: tuple[ModalityRow, ...]
     participants: tuple[str, ...]
     stated_hash: str | None
     overwrite: bool
+    replaced: frozenset[str] = frozenset()
 
 
 def registration(
-    contents: Contents, *, recording_hash: str | None, overwrite: bool, by: str, now: datetime | None = None
+    contents: Contents,
+    *,
+    recording_hash: str | None,
+    overwrite: bool,
+    by: str,
+    now: datetime | None = None,
+    replaced: frozenset[str] = frozenset(),
 ) -> Registration:
     """The rows that a run asks for, stamped. ``recording_hash``: None derives it."""
     now = now or datetime.now(UTC)
     under = recording_hash or contents.derived_hash()
     stamp = {REGISTERED_AT_KEY: now.isoformat(timespec="seconds")}
     return Registration(
-        replace(contents.recording(under, stamp[REGISTERED_AT_KEY]), registered_at=now, registered_by=by),
+        replace(contents.recording(under), registered_at=now, registered_by=by),
         tuple(replace(row, recording_hash=under, metadata=stamp) for row in contents.modalities),
         contents.participants,
         contents.manifest.identity_hash,
         overwrite,
+        replaced,
     )

@@ -193,7 +193,9 @@ class _Round:
             try:
                 own = identify([row for row in same if row], item.row.rec_id, item.stated_hash)
                 there = registered.get(own.recording_hash, []) if own else []
-                decided[i] = decide(own, there, item.row, item.modalities, overwrite=item.overwrite)
+                decided[i] = decide(
+                    own, there, item.row, item.modalities, overwrite=item.overwrite, replaced=item.replaced
+                )
             except UrsaError as error:
                 decided[i] = error
         return decided

@@ -6,7 +6,7 @@ Every decision is made again inside each compare-and-swap, so these functions ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ursa.catalog.metadata import (
@@ -68,8 +68,9 @@ def decide(
     modalities: Sequence[ModalityRow],
     *,
     overwrite: bool,
+    replaced: Collection[str] = (),
 ) -> Decision:
-    """What to write, given what is registered.
+    """What to write, given what is registered. ``replaced``: sidecars in the bucket that gave way to ours.
 
     Raises:
         RecordingExistsError: all of this is registered already.
@@ -87,12 +88,15 @@ def decide(
     under = tuple(replace(item, recording_hash=existing.recording_hash) for item in modalities)
     if overwrite:
         others_stay = bool(there.keys() - ours.keys())
-        return Decision(Action.OVERWRITTEN, _overwritten(existing, row, others_stay), under)
+        return Decision(Action.OVERWRITTEN, _overwritten(existing, row, others_stay, replaced), under)
     _refuse_differences(existing, row, there, ours)
     new = tuple(item for item in under if (item.modality, item.worker_id) not in there)
-    if not new and not (auxiliary(row).keys() - auxiliary(existing).keys()) and not unsettled(existing, row):
-        raise exists(existing, row.participant_ids)
-    return Decision(Action.MERGED, merged(existing, row), new)
+    if not new and not (auxiliary(row).keys() - auxiliary(existing).keys()):
+        if not replaced and not unsettled(existing, row):
+            raise exists(existing, row.participant_ids)
+        # A manifest or a name came late, no data: what somebody has written into the row since stays.
+        row = _doubted_times(existing, row)
+    return Decision(Action.MERGED, merged(existing, row, replaced), new)
 
 
 def exists(existing: RecordingRow, participant_ids: Iterable[str] = ()) -> RecordingExistsError:
@@ -108,10 +112,10 @@ def exists(existing: RecordingRow, participant_ids: Iterable[str] = ()) -> Recor
     )
 
 
-def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
+def merged(existing: RecordingRow, row: RecordingRow, replaced: Collection[str] = ()) -> RecordingRow:
     """Two halves of one recording: earliest start, latest end, longest duration, all participants.
 
-    A time that was assumed never beats one that a manifest states.
+    A time that was assumed never beats one that a manifest states. ``replaced`` as for ``decide``.
     """
     metadata = {key: value for key, value in {**row.metadata, **existing.metadata}.items() if key not in _TIME_FLAGS}
     start = _winner((existing, row), "started_at", min)
@@ -131,7 +135,7 @@ def merged(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
     }
     if united:
         metadata[AUXILIARY_KEY] = auxiliary_text(united)
-    beside = united_sidecars(existing, row)
+    beside = united_sidecars(existing, row, replaced)
     if beside:
         metadata[SIDECARS_KEY] = sidecars_text(beside)
     return replace(
@@ -181,10 +185,27 @@ def _same_file(registered: FileRow | None, ours: FileRow) -> bool:
     return registered.sha256 is None or ours.sha256 is None or registered.sha256 == ours.sha256
 
 
-def _overwritten(existing: RecordingRow, row: RecordingRow, others_stay: bool) -> RecordingRow:
+def _doubted_times(existing: RecordingRow, row: RecordingRow) -> RecordingRow:
+    """``row`` with only those times that ``existing`` does not know, or had to assume."""
+
+    def sure(field: str) -> bool:
+        known = getattr(existing, field) is not None
+        return known and not any(_doubts(existing, flag, field) for flag in _TIME_FLAGS)
+
+    return replace(
+        row,
+        started_at=None if sure("started_at") else row.started_at,
+        ended_at=None if sure("ended_at") else row.ended_at,
+        duration_s=None if existing.duration_s is not None else row.duration_s,
+    )
+
+
+def _overwritten(
+    existing: RecordingRow, row: RecordingRow, others_stay: bool, replaced: Collection[str]
+) -> RecordingRow:
     """This run's row under the registered hash. Where a peer's workers stay, so does what they contributed."""
     if others_stay:
-        base = merged(existing, row)
+        base = merged(existing, row, replaced)
         return replace(base, registered_at=row.registered_at, registered_by=row.registered_by)
     participants = row.participant_ids or existing.participant_ids
     return replace(row, recording_hash=existing.recording_hash, participant_ids=participants)

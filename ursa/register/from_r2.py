@@ -15,7 +15,7 @@ from ursa.events import UploadCallback
 from ursa.manifest import shown
 from ursa.policies import Action
 from ursa.recording import clean_participant
-from ursa.register.bucket import BucketRecording, file_rows, read_bucket
+from ursa.register.bucket import BucketRecording, file_rows, read_bucket, with_participant
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.commit import Registered, register_all
 from ursa.register.committer import MOST_AT_ONCE
@@ -64,6 +64,8 @@ def make_plan(
     """
     name = clean_participant(participant)
     recording = read_bucket(services.raw, services.raw_prefix, rec_id, rig_timezone=services.rig_timezone)
+    if name:
+        recording = with_participant(services.raw, recording)
     stated = recording.manifest.identity_hash
     existing, registered = _standing(services.catalog, rec_id, stated, stated)
     rows = file_rows(services.raw, services.engine, services.stop, recording, registered, checked=progress.checked)

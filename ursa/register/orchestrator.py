@@ -7,7 +7,7 @@ manifest last, 7 prove and write the rows, the recording's row last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.metadata import REGISTERED_AT_KEY, auxiliary
+from ursa.catalog.metadata import auxiliary, registered_at, sidecars
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import (
     FileChangedError,
@@ -45,7 +45,7 @@ from ursa.register.planning import (
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult, PlannedFile
 from ursa.register.services import Services
-from ursa.register.sidecars import local_sidecars, plan_sidecars
+from ursa.register.sidecars import disk_participant, judge, local_sidecars, plan_sidecars, settled
 from ursa.store import OpenUpload
 from ursa.transfer.parts import SINGLE_PUT_BYTES
 from ursa.transfer.prove import object_sha256, read_back
@@ -84,9 +84,12 @@ def read_request(
     *,
     key_prefix: str,
     rig_timezone: str | None,
+    named_on_disk: bool = False,
 ) -> Request:
-    """Step 1. Connects to nothing."""
+    """Step 1. Connects to nothing. ``named_on_disk``: where no participant is given, participant.txt names it."""
     local = read_local(manifest_path, source_dir, key_prefix=key_prefix, rig_timezone=rig_timezone)
+    if named_on_disk and participant is None:
+        participant = disk_participant(local)
     return Request(local, clean_participant(participant), options)
 
 
@@ -113,7 +116,14 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     progress.expect(sum(file.size_bytes for file in local.scan.files if listing.get(file.path) is None))
     in_bucket, absent = find_missing(local, listing, context, standing.registered)
     files = plan_files(local, listing, context, registered=standing.registered, hashes=standing.hashes)
-    sidecars, warnings, peer = plan_sidecars(local, listing, context, absent)
+    sidecars, warnings = plan_sidecars(
+        local,
+        listing,
+        services.raw,
+        absent,
+        replace_objects=request.options.replace_objects,
+        registered=standing.existing is not None and not request.options.overwrite,
+    )
     if absent:
         warnings.append(f"not here, so not registered now: node {', '.join(absent)}; ingest that half when it comes")
     return IngestPlan(
@@ -121,12 +131,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         recording_hash=standing.existing.recording_hash if standing.existing else local.stated_hash(),
         action=standing.decision.action,
         files=preflight(local, files, context),
-        sidecars=sidecars,
+        sidecars=tuple(item.item for item in sidecars),
         in_bucket=in_bucket,
         registered_workers=_registered_workers(local, standing.registered),
         absent_nodes=absent,
         participant=request.participant,
-        peer_participant=peer,
+        kept_names=tuple(name for item in sidecars for name in item.names),
         unlisted=local.unlisted,
         junk=local.scan.junk,
         warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
@@ -144,17 +154,16 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     with _counting(plan, progress):
         done = _send(services, plan.files, progress)
         progress.phase("sidecars")
-        sent_sidecars = _send_sidecars(services, plan, progress, warnings)
+        plan, sent_sidecars = _send_sidecars(services, request, plan, progress, warnings)
     progress.phase("prove")
-    there = _sidecars(plan, sent_sidecars)
-    files = _prove(services, plan, _file_rows(services, plan, done), there)
+    files = _prove(services, plan, _file_rows(services, plan, done), sent_sidecars)
     proven_at = datetime.now(UTC)
     # From here on a file that is touched is newer than its registration, however long this walk takes.
     _check_directory(local, services.raw_prefix)
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
-    registered = services.register(_registration(services.catalog, request, plan, files, there, proven_at))
+    registered = services.register(_registration(services.catalog, request, plan, files, proven_at))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
@@ -211,11 +220,16 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
             registered = tuple(catalog.modalities_for([existing])) if existing else ()
     hashes: Mapping[str, str] = {}
     if existing and not request.options.overwrite:
-        hashes = existing_hashes(local, registered, lambda item: _registered_at(existing, item), context)
+        hashes = existing_hashes(local, registered, lambda item: registered_at(existing, item), context)
         hashes = {**hashes, **auxiliary_hashes(local, existing, context)}
-    ours = _on_disk(request, registered, hashes)
+    paths = {file.path for item in registered for file in item.files}
+    ours, waiting = _on_disk(request, paths.union(auxiliary(existing) if existing else ()), hashes)
     row = ours.recording(stated or "")
-    decision = decide(existing, registered, row, ours.modalities, overwrite=request.options.overwrite)
+    try:
+        decision = decide(existing, registered, row, ours.modalities, overwrite=request.options.overwrite)
+    except RecordingExistsError as error:
+        error.waiting = tuple(waiting)
+        raise
     return _Standing(existing, registered, decision, hashes)
 
 
@@ -227,7 +241,8 @@ def _refuse_lost(catalog: Catalog, rec_id: str, listing: Listing) -> None:
     lost = [
         file.path for file in files if file.key.startswith(listing.prefix) and sizes.get(file.key) != file.size_bytes
     ]
-    lost += [path for path in (auxiliary(registered[0]) if registered else ()) if listing.get(path) is None]
+    beside = (*auxiliary(registered[0]), *sidecars(registered[0])) if registered else ()
+    lost += [path for path in beside if listing.get(path) is None]
     if lost:
         raise MissingFilesError(
             f"{rec_id} is registered, but of its files the bucket no longer holds {named([shown(path) for path in lost])}",
@@ -262,8 +277,10 @@ def _open_uploads(services: Services, items: Sequence[UploadItem]) -> Mapping[st
     return found
 
 
-def _send_sidecars(services: Services, plan: IngestPlan, progress: Progress, warnings: list[str]) -> list[Uploaded]:
-    """Step 6, one after the other: participant.txt, then the manifests."""
+def _send_sidecars(
+    services: Services, request: Request, plan: IngestPlan, progress: Progress, warnings: list[str]
+) -> tuple[IngestPlan, list[Uploaded]]:
+    """Step 6, one after the other: participant.txt, then the manifests. The plan comes back as it was carried out."""
     sent: list[Uploaded] = []
     for sidecar in (item for item in plan.sidecars if item.sends):
         try:
@@ -276,11 +293,27 @@ def _send_sidecars(services: Services, plan: IngestPlan, progress: Progress, war
                 on_event=progress.moved,
             )
         except ObjectConflictError:
-            if sidecar.file.kind != "participant":
+            # Another one arrived meanwhile: does ours stand back?
+            info = services.raw.head(sidecar.key)
+            again = judge(
+                request.local,
+                sidecar.file.path,
+                sidecar.key,
+                info,
+                services.raw,
+                replace_objects=False,
+                registered=False,
+            )
+            if again.item.sends:
                 raise
             services.stop.forgive()
-            warnings.append("a different participant.txt arrived in the bucket meanwhile and stays")
-    return sent
+            warnings += [again.warning] if again.warning else []
+            plan = replace(
+                plan,
+                sidecars=tuple(again.item if item is sidecar else item for item in plan.sidecars),
+                kept_names=(*plan.kept_names, *again.names),
+            )
+    return plan, sent
 
 
 def _item(planned: PlannedFile) -> UploadItem:
@@ -313,25 +346,8 @@ def _file_rows(services: Services, plan: IngestPlan, done: Mapping[str, Uploaded
     return rows
 
 
-def _sidecars(plan: IngestPlan, sent: Sequence[Uploaded]) -> dict[str, FileRow]:
-    """The sidecars of this disk that are dealt with, by path; their ETag where the bucket holds this very content."""
-    etags = {item.item.file.path: item.etag for item in sent}
-    return {
-        item.file.path: FileRow(
-            item.file.path,
-            item.key,
-            item.file.size_bytes,
-            item.sha256,
-            None if item.action == "keep" else etags.get(item.file.path, item.etag),
-        )
-        for item in plan.sidecars
-        # A participant.txt that was overtaken by a peer's is looked at again by the next run, for the peer's name.
-        if not item.sends or item.file.path in etags
-    }
-
-
 def _prove(
-    services: Services, plan: IngestPlan, files: Mapping[str, FileRow], sidecars: Mapping[str, FileRow]
+    services: Services, plan: IngestPlan, files: Mapping[str, FileRow], sent: Sequence[Uploaded]
 ) -> dict[str, FileRow]:
     """Before the rows: list once more, and find every object as it was left. Returns the files as listed.
 
@@ -339,9 +355,15 @@ def _prove(
     object is read back and its sha256 decides.
     """
     listing = {info.key: info for info in services.raw.list(f"{services.raw_prefix}{plan.rec_id}/")}
+    etags = {item.item.key: item.etag for item in sent}
+    sidecars = [
+        FileRow(item.file.path, item.key, item.file.size_bytes, item.sha256, etags.get(item.key, item.etag))
+        for item in plan.sidecars
+        if item.action != "keep"
+    ]
     proven: dict[str, FileRow] = {}
     missing: list[str] = []
-    for row in (*files.values(), *(row for row in sidecars.values() if row.etag)):
+    for row in (*files.values(), *sidecars):
         info = listing.get(row.key)
         if info is None or info.size_bytes != row.size_bytes:
             missing.append(row.key)
@@ -382,7 +404,6 @@ def _registration(
     request: Request,
     plan: IngestPlan,
     files: Mapping[str, FileRow],
-    sidecars: Mapping[str, FileRow],
     proven_at: datetime,
 ) -> Registration:
     local = request.local
@@ -404,8 +425,8 @@ def _registration(
             for planned in plan.files
             if planned.file.path not in raw_paths
         },
-        tuple(name for name in (request.participant, plan.peer_participant) if name),
-        {path: (row.size_bytes, row.sha256) for path, row in sidecars.items()},
+        tuple(name for name in (request.participant, *plan.kept_names) if name),
+        settled(plan.sidecars, local, request.participant),
     )
     return registration(
         contents,
@@ -413,6 +434,7 @@ def _registration(
         overwrite=request.options.overwrite,
         by=catalog.home.author.by,
         now=proven_at,
+        replaced=frozenset(item.file.path for item in plan.sidecars if item.action == "replace"),
     )
 
 
@@ -424,8 +446,12 @@ def _registered_workers(local: LocalRecording, registered: Sequence[ModalityRow]
     return frozenset(worker for worker, found in identities.items() if (found.modality, found.worker_id) in keys)
 
 
-def _on_disk(request: Request, registered: Sequence[ModalityRow], hashes: Mapping[str, str]) -> Contents:
-    """What the disk alone can tell, beside what is ``registered``; ``hashes``: sha256s that were measured."""
+def _on_disk(
+    request: Request, registered: Collection[str], hashes: Mapping[str, str]
+) -> tuple[Contents, Sequence[str]]:
+    """What the disk alone can tell, and the manifests that wait for another half. ``registered``: paths that are;
+    ``hashes``: sha256s that were measured.
+    """
     local = request.local
     workers: dict[str, list[FileRow]] = {}
     for file in local.scan.raw:
@@ -437,11 +463,6 @@ def _on_disk(request: Request, registered: Sequence[ModalityRow], hashes: Mappin
         if file.kind == "auxiliary"
     }
     participants = (request.participant,) if request.participant else ()
-    sidecars = local_sidecars(local, {file.path for item in registered for file in item.files})
-    return Contents(local.rec_id, local.manifest, local.times, workers, auxiliary, participants, sidecars)
-
-
-def _registered_at(existing: RecordingRow, item: ModalityRow) -> float:
-    text = item.metadata.get(REGISTERED_AT_KEY)
-    moment = datetime.fromisoformat(text) if text else existing.registered_at
-    return moment.timestamp() if moment else float("-inf")
+    sidecars, waiting = local_sidecars(local, registered, request.participant)
+    contents = Contents(local.rec_id, local.manifest, local.times, workers, auxiliary, participants, sidecars)
+    return contents, waiting

@@ -110,7 +110,7 @@ def find_missing(
     looked = _each(context, local.missing, lambda entry: _in_bucket(local, listing, context.store, entry, rows))
     found = [there for _, there in looked if there is not None]
     lost = [entry for entry, there in looked if there is None]
-    here = {_node_here(local, file) for file in local.scan.raw}
+    here = {node_here(local, file) for file in local.scan.raw}
     absent = {local.manifest.node_of(entry) for entry in lost}
     # A file of nobody knows which node may be of an absent one: then nobody is excused.
     if lost and (None in absent or None in here or absent & here or not (here or any(file.worker for file in found))):
@@ -119,7 +119,7 @@ def find_missing(
     return tuple(file for file in found if file.path not in gone), tuple(sorted(node for node in absent if node))
 
 
-def _node_here(local: LocalRecording, file: LocalFile) -> str | None:
+def node_here(local: LocalRecording, file: LocalFile) -> str | None:
     """The node that a raw file on this disk is of, None where nobody says."""
     entry = local.manifest.files_by_path.get(file.path)
     return local.manifest.node_of(entry) if entry else local.manifest.worker_identity(file.worker).node

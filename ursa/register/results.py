@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ursa.catalog.metadata import Sidecar
 from ursa.catalog.rows import RecordingRow
 from ursa.policies import Action
 from ursa.recording import LocalFile
@@ -17,7 +18,8 @@ class PlannedFile:
     """A file on the disk and what happens to it.
 
     ``skip``: the bucket holds this content, proven as well as ``evidence`` says. ``upload``: there is no such object.
-    ``replace``: the object with ``etag`` holds other content and may be replaced. ``keep``: a peer's object stays.
+    ``replace``: the object with ``etag`` holds other content and may be replaced. ``keep``: a peer's object stays, and
+    ``theirs`` says what it is.
     """
 
     file: LocalFile
@@ -27,6 +29,7 @@ class PlannedFile:
     etag: str | None = None
     evidence: Evidence | None = None
     data: bytes | None = field(default=None, repr=False)
+    theirs: Sidecar | None = None
 
     @property
     def sends(self) -> bool:
@@ -49,7 +52,10 @@ class BucketFile:
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """All that an ingest will do, before a byte has moved. ``--dry-run`` prints it; ``ingest`` executes it."""
+    """All that an ingest will do, before a byte has moved. ``--dry-run`` prints it; ``ingest`` executes it.
+
+    ``kept_names``: where a peer's participant.txt stays in the bucket, the names in it and in this disk's.
+    """
 
     rec_id: str
     recording_hash: str | None
@@ -60,7 +66,7 @@ class IngestPlan:
     registered_workers: frozenset[str]
     absent_nodes: tuple[str, ...]
     participant: str | None
-    peer_participant: str | None
+    kept_names: tuple[str, ...]
     unlisted: tuple[str, ...]
     junk: tuple[str, ...]
     warnings: tuple[str, ...]

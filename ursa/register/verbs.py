@@ -332,7 +332,9 @@ def _refuse_other_fields(existing: RecordingRow, wanted: Given) -> None:
     if wanted.status != "raw":
         # "raw" is what a caller states who states nothing.
         stated["status"] = (wanted.status, existing.status)
-    stated |= {f"metadata[{key!r}]": (value, existing.metadata.get(key)) for key, value in wanted.metadata.items()}
+    # Which manifests a batch need not look at again is no statement about the recording.
+    pairs = {key: value for key, value in wanted.metadata.items() if key != SIDECARS_KEY}
+    stated |= {f"metadata[{key!r}]": (value, existing.metadata.get(key)) for key, value in pairs.items()}
     differing = [f"{name} is {there!s}, not {ours!s}" for name, (ours, there) in stated.items() if ours != there]
     if differing:
         raise ConflictError(
