@@ -17,12 +17,14 @@ from ursa.batch.manifests import check_manifests
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
 from ursa.catalog.compact import CompactResult, compact
+from ursa.catalog.compare import Seen
 from ursa.catalog.history import Operation, history
 from ursa.catalog.metadata import auxiliary
 from ursa.catalog.overview import RecordingOverview, overview
+from ursa.catalog.presence import unproven
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
-from ursa.catalog.undo import UndoPlan, plan_undo, undo
+from ursa.catalog.undo import Look, UndoPlan, plan_undo, undo
 from ursa.doctor import ProbeResult, diagnose
 from ursa.errors import ManifestNotFoundError, RecordingExistsError, UrsaError, UsageError
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
@@ -781,16 +783,28 @@ class DataInterface(Access):
 
         Raises:
             UsageError: no operation has that id, or several have.
+            MissingFilesError: files of what would come back or change are not in the bucket as they were registered.
+                Nothing was changed. A ``dry_run`` has them in the plan's ``missing``.
             StorageError: somebody has written since the plan was made, a rebuild is under way, or the operation is
                 older than what the catalog keeps (90 days).
             WritesNotEnabledError, CredentialsError, ConfigError.
         """
         if not dry_run:
             self._require("assets_rw", "undo")
-        plan = to if isinstance(to, UndoPlan) else plan_undo(self._catalog, to)
-        if not dry_run:
-            undo(self._catalog, plan)
+        with self._running() as stop:
+            look = self._look(stop)
+            plan = to if isinstance(to, UndoPlan) else plan_undo(self._catalog, to, look)
+            if not dry_run:
+                undo(self._catalog, plan, look)
         return plan
+
+    def _look(self, stop: Stop) -> Look:
+        """Whether the bucket has what rows would claim anew: a LIST a recording."""
+
+        def one(claim: Seen) -> list[str]:
+            return unproven(self._raw_for(stop), self.profile.raw.prefix, claim)
+
+        return lambda claims: [path for paths in unordered(stop, one, claims) for path in paths]
 
     def compact_catalog(self, dry_run: bool = False) -> CompactResult:
         """Merge and sort the tables' files, remove what dead runs left, vacuum what is past 90 days.

@@ -35,6 +35,7 @@ def run_undo(session: Session, to: str, yes: bool, dry_run: bool) -> None:
     data = session.data(writes=() if dry_run else ("assets_rw",))
     plan = data.undo(to, dry_run=True)
     _tell_plan(session, plan, dry_run)
+    plan.refuse_missing()
     if plan.nothing or dry_run:
         return
     if not yes:
@@ -107,6 +108,7 @@ def _tell_plan(session: Session, plan: UndoPlan, dry_run: bool) -> None:
         disappear=plan.disappear,
         reappear=plan.reappear,
         change=plan.change,
+        missing=plan.missing,
         targets=dict(plan.targets),
         seen=dict(plan.seen),
     )

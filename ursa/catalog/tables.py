@@ -208,13 +208,6 @@ class CatalogTable(OpenTable[Row]):
                     post_commithook_properties=_HOOKS,
                 )
 
-    def restore(self, version: int, operation: str, operation_id: str) -> None:
-        """Give the table the rows of another version, as a new one. Raises as ``commit`` does."""
-        op_id = uuid.uuid4().hex
-        properties = commit_properties(self.author, operation, op_id, operation_id=operation_id)
-        with self.committing(op_id):
-            self._table.restore(version, commit_properties=properties)
-
     @contextlib.contextmanager
     def committing(self, op_id: str) -> Iterator[None]:
         """Around a commit that carries ``op_id`` and no retries.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ursa.catalog.metadata import workers_of
+from ursa.catalog.presence import missing
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.errors import (
     InvalidRecordingError,
@@ -22,7 +23,7 @@ from ursa.errors import (
 )
 from ursa.manifest import shown
 from ursa.rebuild.reading import Reading, Remembered, arrived_after, left_alone, read
-from ursa.rebuild.reconcile import missing, reconcile_modalities, reconcile_recording
+from ursa.rebuild.reconcile import reconcile_modalities, reconcile_recording
 from ursa.register.bucket import file_rows
 from ursa.register.build import Registration, registration
 from ursa.store import Store
