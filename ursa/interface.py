@@ -31,6 +31,7 @@ from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadPr
 from ursa.fetch import DownloadResult, fetch
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
 from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
+from ursa.rebuild.back import BackResult, back
 from ursa.rebuild.derive import Derived, Source, derive
 from ursa.rebuild.flip import abort
 from ursa.rebuild.run import Deriver, RebuildResult, Site, rebuild
@@ -762,6 +763,29 @@ class DataInterface(Access):
         self._require("assets_rw", "abort_rebuild")
         try:
             return abort(self._home)
+        finally:
+            self.__dict__.pop("_catalog", None)
+            self.__dict__.pop("_committer", None)
+
+    def rebuild_back(self, *, dry_run: bool = False, drop_lost: bool = False) -> BackResult:
+        """Make the catalog live again that was live before the last rebuild, with all that was registered since.
+
+        Needs ``assets_rw`` unless it is a ``dry_run``. See ``ursa.rebuild.back``.
+
+        Args:
+            dry_run: only compare.
+            drop_lost: recordings that have other rows there, of files that are not in the bucket, stay as they are now.
+
+        Raises:
+            MissingFilesError: rows of there speak of files that are not in the bucket. ConflictError: a rebuild is under
+            way, or the pointer was changed meanwhile. UsageError: there is nothing to go back to.
+            WritesNotEnabledError, StorageError, CredentialsError, ConfigError.
+        """
+        if not dry_run:
+            self._require("assets_rw", "rebuild_back")
+        try:
+            with self._running() as stop:
+                return back(self._home, self._look(stop), dry_run=dry_run, drop_lost=drop_lost)
         finally:
             self.__dict__.pop("_catalog", None)
             self.__dict__.pop("_committer", None)

@@ -25,6 +25,12 @@ def operations(session: Session, found: Sequence[Operation]) -> None:
         session.out.record("operation", **asdict(item))
     headers = ("OPERATION", "WHEN", "WHO", "URSA", "WHAT", "ROWS", "VERSIONS")
     session.out.table(headers, [_row(item) for item in found])
+    for item in found:
+        if item.filled:
+            session.out.line(
+                f"\n{item.operation_id[:_ID_DIGITS]}: a rebuild had filled this catalog, and put it in place then. It is the"
+                " oldest one to undo to: before it, the catalog was half filled"
+            )
     if found:
         session.out.line("\nback to just after one of them: ursa catalog undo --to OPERATION --dry-run")
 
@@ -82,7 +88,7 @@ def _row(item: Operation) -> tuple[object, ...]:
         when(item.at),
         who,
         item.version or "-",
-        item.operation,
+        item.operation + (" (filled)" if item.filled else ""),
         rows or "-",
         versions,
     )

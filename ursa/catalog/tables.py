@@ -102,9 +102,9 @@ class CatalogTable(OpenTable[Row]):
                 # Two first runs at once: what counts is that the table opens.
                 DeltaTable(uri, storage_options=dict(options))
 
-    def set_frozen(self, prefix: str | None) -> None:
+    def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
-        operation = "freeze" if prefix else "thaw"
+        operation = operation or ("freeze" if prefix else "thaw")
         with words(self.uri, operation):
             self._table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},

@@ -24,6 +24,11 @@ from ursa.errors import MissingFilesError, StorageError, UsageError, named
 Look = Callable[[Sequence[Seen]], Iterable[str]]
 """Of rows that would be claimed anew, the files (``rec_id/path``) that are not in the bucket as the rows have them."""
 
+_OTHERWISE = (
+    "Otherwise go back to another operation; recordings that are whole in the bucket are registered by"
+    " `ursa ingest-r2 REC_ID...`."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class UndoPlan:
@@ -54,7 +59,7 @@ class UndoPlan:
 
     def refuse_missing(self) -> None:
         """Raises ``MissingFilesError`` where it would register anew what is not in the bucket."""
-        refuse_missing(self.missing, self.operation.operation_id)
+        refuse_missing(self.missing, self.operation.operation_id, _OTHERWISE)
 
 
 def plan_undo(catalog: Catalog, operation_id: str, look: Look = lambda _claims: ()) -> UndoPlan:
@@ -89,7 +94,7 @@ def plan_undo(catalog: Catalog, operation_id: str, look: Look = lambda _claims: 
         change=tuple(name for name, turn in differing.items() if turn.now.recordings and turn.then.recordings),
         targets={name: seen[name] if same[name] else version for name, version in targets.items()},
         seen=seen,
-        missing=_missing(differing, look),
+        missing=missing_of(differing, look),
         prefix=prefix,
         turns=differing,
         participants=tuple(rows),
@@ -107,7 +112,7 @@ def undo(catalog: Catalog, plan: UndoPlan, look: Look = lambda _claims: ()) -> N
     """
     if plan.nothing:
         return
-    refuse_missing(_missing(plan.turns, look), plan.operation.operation_id)
+    refuse_missing(missing_of(plan.turns, look), plan.operation.operation_id, _OTHERWISE)
     with catalog.lock:
         then = _as_planned(catalog, plan)
         turning = Turning(catalog, then, plan.turns, plan.participants, plan.leaving)
@@ -124,20 +129,27 @@ def undo(catalog: Catalog, plan: UndoPlan, look: Look = lambda _claims: ()) -> N
             raise _stopped(f"a rebuild has put {live} in this catalog's place meanwhile", turning.so_far)
 
 
-def refuse_missing(missing: Sequence[str], operation_id: str) -> None:
-    """Raises ``MissingFilesError`` where there are some. ``missing``: ``rec_id/path`` each."""
+def refuse_missing(missing: Sequence[str], then: str, otherwise: str) -> None:
+    """Raises ``MissingFilesError`` where there are some.
+
+    Args:
+        missing: ``rec_id/path`` each.
+        then: what is gone back to.
+        otherwise: what to do where they can't be brought back, a sentence.
+    """
     if not missing:
         return
+    many = "1 file that is" if len(missing) == 1 else f"{len(missing)} files that are"
     raise MissingFilesError(
-        f"can't go back to {operation_id}: it would register {len(missing)} file{'' if len(missing) == 1 else 's'} that"
-        f" {'is' if len(missing) == 1 else 'are'} not in the bucket as registered then: {named(list(missing), 20)}",
-        hint="Nothing was changed. Bring the files back, or go back to another operation; recordings that are whole in"
-        " the bucket are registered by `ursa ingest-r2 REC_ID...`.",
+        f"can't go back to {then}: it would register {many} not in the bucket as registered then:"
+        f" {named(list(missing))}",
+        hint=f"Nothing was changed. Bring the files back (the NAS, the bucket's history), then try again. {otherwise}",
         paths=tuple(missing),
     )
 
 
-def _missing(differing: Mapping[str, Turn], look: Look) -> tuple[str, ...]:
+def missing_of(differing: Mapping[str, Turn], look: Look) -> tuple[str, ...]:
+    """What ``look`` says of the rows that these recordings would get."""
     claims = [turn.claims for turn in differing.values()]
     claims = [claim for claim in claims if claim.recordings or claim.modalities]
     return tuple(sorted(look(claims))) if claims else ()

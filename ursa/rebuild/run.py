@@ -133,7 +133,7 @@ def rebuild(
             _again_where_it_changed(run, _just_now())
             _refuse_lost(run.known, drop_lost)
             _settle(run, SETTLES_S + (WAITS_S if thawed else 0.0))
-            flip(site.home, run.old, started, partial(_catch_up, run, drop_lost))
+            flip(site.home, run.old, started.prefix, run.fence, partial(_catch_up, run, drop_lost))
     except (FlippedError, StorageError) as error:
         if not _in_place(run, started):
             if isinstance(error, StorageError):
