@@ -17,6 +17,7 @@ import orjson
 
 from ursa.catalog._pointer import POINTER_NAME, Pointer, write_pointer
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.early import EarlyCatalog
 from ursa.catalog.home import CatalogHome
 from ursa.catalog.tables import CatalogTable
 from ursa.errors import ConflictError, StorageError
@@ -121,7 +122,7 @@ def abort(home: CatalogHome) -> str | None:
     """Give up the rebuild that is under way: thaw the live catalog, delete what was filled. Returns its prefix."""
     state = State(home.store, home.assets_prefix)
     started = state.started()
-    old = Catalog.open(home)
+    old = EarlyCatalog.open(home)
     if started is not None and started.prefix == old.pointer.prefix:
         # Killed between the flip and its own end: there is nothing to give up.
         state.end(started.prefix)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.early import EarlyCatalog
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import CatalogTable
@@ -117,7 +118,7 @@ def rebuild(
         ConflictError: the pointer was changed by somebody else meanwhile. Nothing was flipped.
         StorageError: a server fails; the same call goes on.
     """
-    run = _Run(site, Catalog.open(site.home), callback, State(site.home.store, site.home.assets_prefix))
+    run = _Run(site, EarlyCatalog.open(site.home), callback, State(site.home.store, site.home.assets_prefix))
     if dry_run:
         _fill(run, _everything(run))
         return _result(run, "", flipped=False, dry_run=True)
