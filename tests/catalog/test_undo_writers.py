@@ -115,6 +115,22 @@ def test_registered_just_before_the_recordings(
     assert whole(other).keys() == {rec_id(1)}
 
 
+def test_overwritten_just_before_the_modalities(
+    catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that the plan replaces are not those that are there."""
+    register(catalog, registration(1))
+    first = newest(catalog)
+    register(catalog, registration(1, modality(1, bytes=77), overwrite=True))
+    plan = plan_undo(catalog, first)
+    latest = registration(1, modality(1, bytes=88), overwrite=True)
+    before_commit(monkeypatch, "modalities", lambda: register(other, latest))
+    with pytest.raises(StorageError, match=f"nothing was changed.*{rec_id(1)}"):
+        undo(catalog, plan)
+    whole(other)
+    assert other.modalities_for([recording(1)]) == [modality(1, bytes=88)]
+
+
 def test_a_compaction_meanwhile(catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (1, 2, 3):
         register(catalog, registration(number))

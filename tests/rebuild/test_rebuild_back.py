@@ -13,7 +13,8 @@ from frozen import frozen, plain, snapshot
 from grown import DAY_S, Lab, content, name
 
 import ursa.rebuild.back as back_module
-from helpers import make_recording, run_ursa
+from conftest import Buckets, MakeConfig
+from helpers import make_recording, manifest_of, run_ursa
 from ursa import ConflictError, DataInterface, MissingFilesError, StorageError, UsageError
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.catalog import Catalog
@@ -245,6 +246,39 @@ def test_a_history_that_is_too_short(here: Lab) -> None:
     with pytest.raises(StorageError, match=r"can't tell what was registered since catalog/v2 was put in place"):
         back(here)
     assert live(here) == "catalog/v2"
+
+
+def test_on_a_server(weed_buckets: Buckets, s3_config: MakeConfig) -> None:
+    """There and back under If-Match; and an undo that would bring back what is not in the bucket any more."""
+    client = weed_buckets.server.client()
+
+    def put(number: int) -> None:
+        files, prefix = content(number), f"recordings/{name(number)}/"
+        for path, data in (files | {"manifest.json": json.dumps(manifest_of(name(number), files)).encode()}).items():
+            client.put_object(Bucket=weed_buckets.raw, Key=prefix + path, Body=data)
+
+    with DataInterface("r2", s3_config(weed_buckets)) as data:
+        data.enable_writes()
+        data.init_catalog()
+        for number in (0, 1):
+            put(number)
+            data.ingest_from_r2(name(number), "Aria Lin")
+        assert data.rebuild().prefix == "catalog/v2"
+        filled = next(item for item in data.catalog_history() if item.filled)
+        put(2)
+        data.ingest_from_r2(name(2), "Bo Sun")
+        assert data.rebuild_back().carried == (name(2),)
+        assert data.catalog_location()["recordings"].endswith("catalog/v1/recordings")
+        assert data.rebuild_back().carried == ()
+        registered = next(item for item in data.catalog_history() if item.operation == "ingest:created")
+        assert data.undo(filled.operation_id).disappear == (name(2),)
+        client.delete_object(Bucket=weed_buckets.raw, Key=f"recordings/{name(2)}/eeg_a/seg_000.edf")
+        with pytest.raises(MissingFilesError, match=name(2)):
+            data.undo(registered.operation_id)
+        put(2)
+        assert data.undo(registered.operation_id).reappear == (name(2),)
+        assert [row.rec_id for row in data.list_recordings()] == [name(0), name(1), name(2)]
+        assert all(check.ok for check in data.verify(everything=True))
 
 
 # --- as typed
