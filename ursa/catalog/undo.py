@@ -159,7 +159,7 @@ def _as_planned(catalog: Catalog, plan: UndoPlan) -> Snapshot:
     """The catalog at the plan's versions, where it still takes the plan's rows to get there. Raises ``StorageError``."""
     for table in _tables(catalog).values():
         table.refresh()
-    if plan.prefix not in ("", catalog.home.pointer().prefix) or plan.prefix != catalog.pointer.prefix:
+    if {catalog.home.pointer().prefix, catalog.pointer.prefix} != {plan.prefix}:
         raise _stopped("a rebuild has put another catalog in place since the undo was planned", "nothing was changed")
     _refuse_frozen(catalog)
     then = snapshot(catalog, plan.targets)
