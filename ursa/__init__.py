@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ursa.interface import DataInterface
     from ursa.manifest.hashing import derive_recording_hash
     from ursa.policies import Action, Existing, Level, Mark, ModalityOnConflict, OnConflict, OnFailure
+    from ursa.rebuild.back import BackResult
     from ursa.rebuild.run import RebuildResult
     from ursa.reconstruct.results import Made, ReconstructResult
     from ursa.register.from_r2 import BucketPlan
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ursa.register.from_r2": ("BucketPlan",),
+    "ursa.rebuild.back": ("BackResult",),
     "ursa.rebuild.run": ("RebuildResult",),
     "ursa.batch.estimate": ("Estimate",),
     "ursa.batch.run": ("BatchRun",),
@@ -97,6 +99,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action",
+    "BackResult",
     "BackfillPlan",
     "BackfillResult",
     "BatchRun",

@@ -16,18 +16,21 @@ from ursa.batch.find import find_recordings, nothing_found
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
 from ursa.catalog.compact import CompactResult, compact
+from ursa.catalog.compare import Seen
 from ursa.catalog.history import Operation, history
 from ursa.catalog.metadata import auxiliary
 from ursa.catalog.overview import RecordingOverview, overview
+from ursa.catalog.presence import unproven
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
-from ursa.catalog.undo import UndoPlan, plan_undo, undo
+from ursa.catalog.undo import Look, UndoPlan, plan_undo, undo
 from ursa.doctor import ProbeResult, diagnose
 from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
 from ursa.fetch import DownloadResult, fetch
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
 from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
+from ursa.rebuild.back import BackResult, back
 from ursa.rebuild.derive import Derived, Source, derive
 from ursa.rebuild.flip import abort
 from ursa.rebuild.run import Deriver, RebuildResult, Site, rebuild
@@ -769,6 +772,29 @@ class DataInterface(Access):
             self.__dict__.pop("_catalog", None)
             self.__dict__.pop("_committer", None)
 
+    def rebuild_back(self, *, dry_run: bool = False, drop_lost: bool = False) -> BackResult:
+        """Make the catalog live again that was live before the last rebuild, with all that was registered since.
+
+        Needs ``assets_rw`` unless it is a ``dry_run``. See ``ursa.rebuild.back``.
+
+        Args:
+            dry_run: only compare.
+            drop_lost: recordings that have other rows there, of files that are not in the bucket, stay as they are now.
+
+        Raises:
+            MissingFilesError: rows of there speak of files that are not in the bucket. ConflictError: a rebuild is under
+            way, or the pointer was changed meanwhile. UsageError: there is nothing to go back to.
+            WritesNotEnabledError, StorageError, CredentialsError, ConfigError.
+        """
+        if not dry_run:
+            self._require("assets_rw", "rebuild_back")
+        try:
+            with self._running() as stop:
+                return back(self._home, self._look(stop), dry_run=dry_run, drop_lost=drop_lost)
+        finally:
+            self.__dict__.pop("_catalog", None)
+            self.__dict__.pop("_committer", None)
+
     def catalog_location(self) -> dict[str, str]:
         """Table name → URI, as deltalake, DuckDB and Polars take it."""
         return self._catalog.locations()
@@ -786,16 +812,28 @@ class DataInterface(Access):
 
         Raises:
             UsageError: no operation has that id, or several have.
+            MissingFilesError: files of what would come back or change are not in the bucket as they were registered.
+                Nothing was changed. A ``dry_run`` has them in the plan's ``missing``.
             StorageError: somebody has written since the plan was made, a rebuild is under way, or the operation is
                 older than what the catalog keeps (90 days).
             WritesNotEnabledError, CredentialsError, ConfigError.
         """
         if not dry_run:
             self._require("assets_rw", "undo")
-        plan = to if isinstance(to, UndoPlan) else plan_undo(self._catalog, to)
-        if not dry_run:
-            undo(self._catalog, plan)
+        with self._running() as stop:
+            look = self._look(stop)
+            plan = to if isinstance(to, UndoPlan) else plan_undo(self._catalog, to, look)
+            if not dry_run:
+                undo(self._catalog, plan, look)
         return plan
+
+    def _look(self, stop: Stop) -> Look:
+        """Whether the bucket has what rows would claim anew: a LIST a recording."""
+
+        def one(claim: Seen) -> list[str]:
+            return unproven(self._raw_for(stop), self.profile.raw.prefix, claim)
+
+        return lambda claims: [path for paths in unordered(stop, one, claims) for path in paths]
 
     def compact_catalog(self, dry_run: bool = False) -> CompactResult:
         """Merge and sort the tables' files, remove what dead runs left, vacuum what is past 90 days.

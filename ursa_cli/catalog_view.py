@@ -25,6 +25,12 @@ def operations(session: Session, found: Sequence[Operation]) -> None:
         session.out.record("operation", **asdict(item))
     headers = ("OPERATION", "WHEN", "WHO", "URSA", "WHAT", "ROWS", "VERSIONS")
     session.out.table(headers, [_row(item) for item in found])
+    for item in found:
+        if item.filled:
+            session.out.line(
+                f"\n{item.operation_id[:_ID_DIGITS]}: a rebuild had filled this catalog, and put it in place then. It is the"
+                " oldest one to undo to: before it, the catalog was half filled"
+            )
     if found:
         session.out.line("\nback to just after one of them: ursa catalog undo --to OPERATION --dry-run")
 
@@ -35,6 +41,7 @@ def run_undo(session: Session, to: str, yes: bool, dry_run: bool) -> None:
     data = session.data(writes=() if dry_run else ("assets_rw",))
     plan = data.undo(to, dry_run=True)
     _tell_plan(session, plan, dry_run)
+    plan.refuse_missing()
     if plan.nothing or dry_run:
         return
     if not yes:
@@ -81,7 +88,7 @@ def _row(item: Operation) -> tuple[object, ...]:
         when(item.at),
         who,
         item.version or "-",
-        item.operation,
+        item.operation + (" (filled)" if item.filled else ""),
         rows or "-",
         versions,
     )
@@ -107,6 +114,7 @@ def _tell_plan(session: Session, plan: UndoPlan, dry_run: bool) -> None:
         disappear=plan.disappear,
         reappear=plan.reappear,
         change=plan.change,
+        missing=plan.missing,
         targets=dict(plan.targets),
         seen=dict(plan.seen),
     )

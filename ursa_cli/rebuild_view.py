@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ursa_cli import back_view
 from ursa_cli.session import Session
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Choice:
     yes: bool
     dry_run: bool
     abort: bool
+    back: bool
     drop_lost: bool
     dask: str | None
 
@@ -39,6 +41,9 @@ def run(session: Session, choice: Choice) -> None:
     _check(choice)
     if choice.abort:
         _abort(session, choice)
+        return
+    if choice.back:
+        back_view.run(session, yes=choice.yes, dry_run=choice.dry_run, drop_lost=choice.drop_lost)
         return
     data = session.data(writes=() if choice.dry_run else ("assets_rw",))
     from ursa.cluster import executor
@@ -67,8 +72,10 @@ def run(session: Session, choice: Choice) -> None:
 def _check(choice: Choice) -> None:
     from ursa.errors import UsageError
 
-    if choice.abort and (choice.dry_run or choice.drop_lost or choice.dask):
+    if choice.abort and (choice.dry_run or choice.drop_lost or choice.dask or choice.back):
         raise UsageError("--abort goes with --yes alone", hint="See `ursa catalog rebuild --help`.")
+    if choice.back and choice.dask:
+        raise UsageError("--back reads no recording: --dask is of no use", hint="See `ursa catalog rebuild --help`.")
     if not (choice.yes or choice.dry_run or sys.stdin.isatty()):
         raise UsageError(
             "there is nobody to ask",

@@ -34,7 +34,6 @@ def main() -> None:
 
         return call
 
-    tables.CatalogTable.restore = counted(tables.CatalogTable.restore)  # type: ignore[method-assign]
     tables.CatalogTable.commit = counted(tables.CatalogTable.commit)  # type: ignore[method-assign]
     catalog = Place(Path(root)).catalog()
     undo(catalog, plan_undo(catalog, operation))

@@ -11,11 +11,14 @@ from typing import Any
 import grown
 import pytest
 from frozen import at, frozen, plain, snapshot
-from grown import Lab, content, name, tables
+from grown import DAY_S, Lab, content, name, tables
 
 from helpers import make_recording, write_node_manifest
 from ursa import DataInterface, MissingFilesError
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.metadata import WORKERS_KEY, workers_text
+from ursa.catalog.tables import Change
+from ursa.catalog.where import any_of
 from ursa.rebuild import run
 
 
@@ -220,3 +223,53 @@ def test_a_kept_handle_follows(here: Lab) -> None:
 
 def _words(operation: Any) -> list[str]:
     return str(operation).replace("'", " ").replace(",", " ").split()
+
+
+def deleted(here: Lab) -> None:
+    """An object of the second recording, by somebody who has a key to the bucket."""
+    (here.bucket / name(1) / "eeg_a" / "seg_000.edf").unlink()
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_bytes_that_go_after_their_rows_were_made(here: Lab, nth: int) -> None:
+    """After the fill, or between freeze and flip: no row changed, and the recording must not go live."""
+    plain(here, 0, 1)
+    with pytest.raises(MissingFilesError, match=r"eeg_a/seg_000\.edf") as refused:
+        here.rebuild(progress=at("write", lambda: deleted(here), nth=nth))
+    assert refused.value.paths == (name(1),)
+    assert frozen(here) == [None] * 3 and grown.pointer(here)["prefix"] == "catalog/v1"
+    result = here.rebuild(drop_lost=True)
+    assert set(result.lost) == {name(1)}
+    with here.open() as data:
+        assert [row.rec_id for row in data.list_recordings()] == [name(0)]
+
+
+def test_bytes_that_go_and_were_in_no_row(here: Lab) -> None:
+    """A recording that the bucket alone speaks of, and not any more: it gets no row."""
+    plain(here, 0)
+    make_recording(here.bucket, name(1), content(1))
+    here.age(DAY_S, name(1))
+    result = here.rebuild(progress=at("write", lambda: deleted(here)))
+    assert result.flipped and result.new == () and "eeg_a/seg_000.edf" in result.left[name(1)]
+    with here.open() as data:
+        assert [row.rec_id for row in data.list_recordings()] == [name(0)]
+
+
+def test_files_beside_the_recording_that_go(here: Lab) -> None:
+    """An edited recording's rows may speak of keys that are not below its prefix: it is asked about again, always."""
+    plain(here, 0)
+    elsewhere = here.bucket / "shared" / "model.bin"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(b"model")
+    with here.open() as data:
+        row = data.find_recording(name(0))
+        (made,) = data.list_modalities({"recording_hash": row.recording_hash, "modality": "eeg"})
+        file = replace(made.files[0], path="model.bin", key="recordings/shared/model.bin", size_bytes=5, etag=None)
+        other = replace(made, worker_id="model", files=(file,), bytes=5)
+        covering = {**row.metadata, WORKERS_KEY: workers_text([*data.list_modalities(), other])}
+        catalog = data._catalog
+        change = Change([replace(row, metadata=covering)], any_of("rec_id", [row.rec_id]), "test")
+        catalog.recordings.compare_and_swap(lambda: change)
+        catalog.modalities.compare_and_swap(lambda: Change([other], None, "test"))
+    with pytest.raises(MissingFilesError, match=r"model\.bin"):
+        here.rebuild(progress=at("write", elsewhere.unlink))

@@ -23,13 +23,17 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """The live catalog's prefix, relative to ``assets.prefix``; who made it so, and what was live before."""
+    """The live catalog's prefix, relative to ``assets.prefix``; who made it so, and what was live before.
+
+    ``back``: it had been live before that, and was gone back to.
+    """
 
     prefix: str
     activated_at: str
     activated_by: str
     previous: str | None
     etag: str = ""
+    back: bool = False
 
 
 def read_pointer(store: Store, assets_prefix: str) -> Pointer | None:
@@ -42,6 +46,7 @@ def read_pointer(store: Store, assets_prefix: str) -> Pointer | None:
     try:
         content = orjson.loads(data)
         version, prefix = content["schema_version"], content["prefix"]
+        previous = content.get("previous")
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise _broken(store, key, "it is not a pointer") from None
     if version != _VERSION:
@@ -51,11 +56,18 @@ def read_pointer(store: Store, assets_prefix: str) -> Pointer | None:
     ):
         raise _broken(store, key, "its prefix is not a relative path")
     return Pointer(
-        prefix, str(content.get("activated_at")), str(content.get("activated_by")), content.get("previous"), info.etag
+        prefix,
+        str(content.get("activated_at")),
+        str(content.get("activated_by")),
+        previous if isinstance(previous, str) else None,
+        info.etag,
+        content.get("back") is True,
     )
 
 
-def write_pointer(store: Store, assets_prefix: str, prefix: str, *, by: str, replacing: Pointer | None) -> None:
+def write_pointer(
+    store: Store, assets_prefix: str, prefix: str, *, by: str, replacing: Pointer | None, back: bool = False
+) -> None:
     """Make ``prefix`` live. Raises ``PreconditionFailedError`` where the pointer is no longer ``replacing``."""
     data = orjson.dumps(
         {
@@ -64,6 +76,7 @@ def write_pointer(store: Store, assets_prefix: str, prefix: str, *, by: str, rep
             "activated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "activated_by": by,
             "previous": replacing.prefix if replacing else None,
+            **({"back": True} if back else {}),
         },
         option=orjson.OPT_INDENT_2,
     )

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ursa.catalog._pointer import Pointer
-from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS
+from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
@@ -45,9 +45,14 @@ class Catalog:
         self._open(pointer or home.pointer())
 
     @classmethod
-    def open(cls, home: CatalogHome) -> Catalog:
+    def open(cls, home: CatalogHome) -> Self:
         """Resolve ``ACTIVE.json`` and open the three tables that it names."""
         return cls(home)
+
+    @staticmethod
+    def table_class(_kind: TableKind[Any]) -> type[CatalogTable[Any]]:
+        """What a table is opened as."""
+        return CatalogTable
 
     def _open(self, pointer: Pointer) -> None:
         self.pointer = pointer
@@ -55,10 +60,11 @@ class Catalog:
         author = self.home.author
         uri = self.home.table_uri
         prefix = self.pointer.prefix
+        table = self.table_class
         with ThreadPoolExecutor(len(KINDS)) as pool:
             # Three times four round trips: side by side. Recordings are seen first, see the module's docstring.
             opened = pool.map(
-                lambda kind: CatalogTable(
+                lambda kind: table(kind)(
                     kind, uri(prefix, kind.name), options, author, self.home.table_files(prefix, kind.name)
                 ),
                 KINDS,

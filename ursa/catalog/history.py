@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,9 @@ from ursa.catalog.tables import CatalogTable
 
 TABLES = ("recordings", "modalities", "participants")
 """In the order in which their words name an operation."""
+GONE_BACK = "back"
+"""What a commit is called that thaws a catalog which is the live one again; and, with more, what it is given before."""
+_FILLING = "rebuild:"
 # Commits of a table read for each operation asked for: one registration makes one or two, and others come in between.
 _COMMITS_EACH = 3
 _COMMITS_MORE = 30
@@ -37,7 +40,8 @@ class Operation:
     """What one call of ursa committed.
 
     ``at``: its last commit, UTC. ``who``, ``host``, ``version``: user, machine and ursa's version; "" where a tool that
-    is not ursa committed. ``rows``: table → rows written; ``versions``: table → the version that it left.
+    is not ursa committed. ``rows``: table → rows written; ``versions``: table → the version that it left. ``filled``: a
+    rebuild ended with it: before it the catalog was half filled, and not yet live. No undo should go further back.
     """
 
     operation_id: str
@@ -48,6 +52,7 @@ class Operation:
     operation: str
     rows: Mapping[str, int]
     versions: Mapping[str, int]
+    filled: bool = False
 
 
 def history(catalog: Catalog, limit: int | None = None, since: datetime | None = None) -> list[Operation]:
@@ -56,8 +61,27 @@ def history(catalog: Catalog, limit: int | None = None, since: datetime | None =
     The log reaches 90 days back. Compactions, freezes and undos are operations as well.
     """
     commits = read_commits(catalog, None if limit is None else limit * _COMMITS_EACH + _COMMITS_MORE)
-    found = [item for item in operations(commits) if since is None or item.at >= since]
-    return found[:limit]
+    found = _marked(operations(commits))
+    return [item for item in found if since is None or item.at >= since][:limit]
+
+
+def _marked(found: list[Operation]) -> list[Operation]:
+    last = next((item for item in found if item.operation.startswith(_FILLING)), None)
+    return [replace(item, filled=item is last) for item in found]
+
+
+def filled(catalog: Catalog) -> dict[str, int] | None:
+    """Table → its version when this catalog was made the live one; of recordings and modalities.
+
+    None where the log does not reach so far back.
+    """
+    versions: dict[str, int] = {}
+    for commit in read_commits(catalog):
+        # The first version stands for a table that got no rows.
+        if commit.operation.startswith((_FILLING, GONE_BACK)) or commit.version == 0:
+            versions[commit.table] = max(commit.version, versions.get(commit.table, 0))
+    wanted = ("recordings", "modalities")
+    return {name: versions[name] for name in wanted} if versions.keys() >= set(wanted) else None
 
 
 def read_commits(catalog: Catalog, each: int | None = None) -> list[Commit]:

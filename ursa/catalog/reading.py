@@ -22,6 +22,8 @@ Row = TypeVar("Row")
 FROZEN_KEY = "ursa.frozen"
 """Table property: a rebuild is about to make the catalog under this prefix the live one; nothing is written here."""
 SCHEMA_KEY = "ursa.schemaVersion"
+EARLY = ("modalities", ["rec_id"])
+"""The table, and the column that it lacks, of catalogs as the first ursa made them; see ``ursa.catalog.early``."""
 
 
 class OpenTable(Generic[Row]):
@@ -43,6 +45,7 @@ class OpenTable(Generic[Row]):
                     hint="Nothing was written. See who changed the assets bucket before anything else.",
                 ) from None
         self._check_version()
+        self._check_columns()
 
     @property
     def version(self) -> int:
@@ -76,8 +79,12 @@ class OpenTable(Generic[Row]):
 
     def query_with(self, sql: str, also: Mapping[str, DeltaTable]) -> Any:
         """The same beside tables of deltalake's own: this one at another version, for instance."""
+        return self.run(sql, {self.kind.name: self._table, **also})
+
+    def run(self, sql: str, tables: Mapping[str, DeltaTable]) -> Any:
+        """Run SQL over tables by these names."""
         with words(self.uri, "query"):
-            return hearing(lambda: self._session.query(sql, {self.kind.name: self._table, **also}))
+            return hearing(lambda: self._session.query(sql, tables))
 
     @property
     def delta(self) -> DeltaTable:
@@ -104,6 +111,25 @@ class OpenTable(Generic[Row]):
             raise StorageError(
                 f"{self.uri} was written by a newer ursa (schema version {configured}, this one knows {SCHEMA_VERSION})",
                 hint="Upgrade ursa: pip install --upgrade ursa",
+            )
+
+    @property
+    def lacking(self) -> list[str]:
+        """Columns that this ursa counts on and the table has not."""
+        there = {field.name for field in self._table.schema().fields}
+        return [name for name in self.kind.columns if name not in there]
+
+    def _check_columns(self) -> None:
+        lacking = self.lacking
+        if lacking:
+            by_us = (self.kind.name, lacking) == EARLY
+            raise StorageError(
+                f"the catalog's table {self.uri} has no column {', '.join(lacking)}"
+                + (": an early version of ursa made it" if by_us else ", and no version of ursa made it so"),
+                hint="No recording is lost. An admin runs `ursa catalog rebuild --yes` once: it derives every row anew, and"
+                " takes over what only the catalog knows."
+                if by_us
+                else "Nothing was written. See who changed the assets bucket before anything else.",
             )
 
 

@@ -102,9 +102,9 @@ class CatalogTable(OpenTable[Row]):
                 # Two first runs at once: what counts is that the table opens.
                 DeltaTable(uri, storage_options=dict(options))
 
-    def set_frozen(self, prefix: str | None) -> None:
+    def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
-        operation = "freeze" if prefix else "thaw"
+        operation = operation or ("freeze" if prefix else "thaw")
         with words(self.uri, operation):
             self._table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
@@ -207,13 +207,6 @@ class CatalogTable(OpenTable[Row]):
                     commit_properties=about,
                     post_commithook_properties=_HOOKS,
                 )
-
-    def restore(self, version: int, operation: str, operation_id: str) -> None:
-        """Give the table the rows of another version, as a new one. Raises as ``commit`` does."""
-        op_id = uuid.uuid4().hex
-        properties = commit_properties(self.author, operation, op_id, operation_id=operation_id)
-        with self.committing(op_id):
-            self._table.restore(version, commit_properties=properties)
 
     @contextlib.contextmanager
     def committing(self, op_id: str) -> Iterator[None]:

@@ -1,29 +1,33 @@
-"""Back to just after an operation: all three tables, planned first, and only while nobody else commits."""
+"""Back to just after an operation: planned first, then the rows that differ are written by key, as registrations are.
+
+What an operation that is still under way has written, or writes meanwhile, is left alone: nobody sees it yet.
+"""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ursa.catalog.arrow import RECORDINGS
 from ursa.catalog.catalog import Catalog, frozen_error
-from ursa.catalog.difference import Differing, differences
+from ursa.catalog.compare import Seen, Snapshot, Turn, modality_key, participants, snapshot, turns
 from ursa.catalog.history import Operation, operations, read_commits
 from ursa.catalog.metadata import workers_of
-from ursa.catalog.reading import frozen_for
-from ursa.catalog.tables import RETENTION_DAYS, CatalogTable, Change, LostRaceError
+from ursa.catalog.rows import ParticipantRow
+from ursa.catalog.tables import RETENTION_DAYS, CatalogTable, FrozenError
 from ursa.catalog.targets import target_versions
-from ursa.catalog.where import any_of, by_rec_id
-from ursa.errors import StorageError, UsageError
+from ursa.catalog.turning import OvertakenError, Turning
+from ursa.catalog.where import by_rec_id
+from ursa.errors import MissingFilesError, StorageError, UsageError, named
 
-_KEYS = {
-    "recordings": ("rec_id", "recording_hash"),
-    "modalities": ("rec_id", "recording_hash", "modality", "worker_id"),
-    "participants": ("participant_id",),
-}
+Look = Callable[[Sequence[Seen]], Iterable[str]]
+"""Of rows that would be claimed anew, the files (``rec_id/path``) that are not in the bucket as the rows have them."""
+
+_OTHERWISE = (
+    "Otherwise go back to another operation; recordings that are whole in the bucket are registered by"
+    " `ursa ingest-r2 REC_ID...`."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,9 @@ class UndoPlan:
     """What an undo would do.
 
     ``disappear``, ``reappear``, ``change``: rec_ids, sorted. ``targets``: table → the version whose rows it gets;
-    ``seen``: table → its version when the plan was made.
+    ``seen``: table → its version when the plan was made, the same where nothing is to do. ``missing``: files of what
+    would come back or change that are not in the bucket (any more); then it is refused. ``prefix``: the catalog.
+    ``turns``: rec_id → its rows now and then; ``participants``: rows that come back or change; ``leaving``: ids.
     """
 
     operation: Operation
@@ -40,14 +46,23 @@ class UndoPlan:
     change: tuple[str, ...]
     targets: Mapping[str, int]
     seen: Mapping[str, int]
+    missing: tuple[str, ...] = ()
+    prefix: str = ""
+    turns: Mapping[str, Turn] = field(default_factory=dict, repr=False)
+    participants: tuple[ParticipantRow, ...] = field(default=(), repr=False)
+    leaving: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def nothing(self) -> bool:
         """Whether the catalog is as it was then."""
         return self.targets == self.seen
 
+    def refuse_missing(self) -> None:
+        """Raises ``MissingFilesError`` where it would register anew what is not in the bucket."""
+        refuse_missing(self.missing, self.operation.operation_id, _OTHERWISE)
 
-def plan_undo(catalog: Catalog, operation_id: str) -> UndoPlan:
+
+def plan_undo(catalog: Catalog, operation_id: str, look: Look = lambda _claims: ()) -> UndoPlan:
     """What it takes to get back to just after an operation; a prefix of its id is enough. Writes nothing.
 
     Raises:
@@ -55,133 +70,134 @@ def plan_undo(catalog: Catalog, operation_id: str) -> UndoPlan:
         StorageError: a rebuild has frozen the catalog, or the rows of that time are gone for good.
     """
     with catalog.lock:
+        # Where a rebuild has put another catalog in this one's place, the history is that one's.
+        catalog.refresh()
         commits = read_commits(catalog)
         _refuse_frozen(catalog)
         operation = _find(operations(commits), operation_id)
-        tables = _tables(catalog)
-        targets = target_versions(commits, operation.operation_id)
         try:
-            targets = {name: _unfrozen(table, targets[name]) for name, table in tables.items()}
-            recordings = _differences(catalog.recordings, targets)
-            modalities = _differences(catalog.modalities, targets)
-            while _uncovered(catalog, targets, recordings, modalities):
-                targets["modalities"] += 1
-                modalities = _differences(catalog.modalities, targets)
-            participants = _differences(catalog.participants, targets)
+            targets, differing = _then(catalog, target_versions(commits, operation.operation_id))
+            rows, leaving = participants(catalog, snapshot(catalog, targets))
         except StorageError as error:
             raise _too_old(operation, error) from error
-        same = {"recordings": not recordings, "modalities": not modalities, "participants": not participants}
-        seen = {name: table.version for name, table in tables.items()}
-        # A table whose rows are the same stays as it is, compacted or not.
-        targets = {name: seen[name] if same[name] else version for name, version in targets.items()}
-    return _plan(operation, recordings, modalities, targets, seen, catalog)
+        seen = {name: table.version for name, table in _tables(catalog).items()}
+        same = {
+            "recordings": all(turn.now.recordings == turn.then.recordings for turn in differing.values()),
+            "modalities": all(turn.now.modalities == turn.then.modalities for turn in differing.values()),
+            "participants": not rows and not leaving,
+        }
+        prefix = catalog.pointer.prefix
+    return UndoPlan(
+        operation,
+        disappear=tuple(name for name, turn in differing.items() if not turn.then.recordings),
+        reappear=tuple(name for name, turn in differing.items() if not turn.now.recordings),
+        change=tuple(name for name, turn in differing.items() if turn.now.recordings and turn.then.recordings),
+        targets={name: seen[name] if same[name] else version for name, version in targets.items()},
+        seen=seen,
+        missing=missing_of(differing, look),
+        prefix=prefix,
+        turns=differing,
+        participants=tuple(rows),
+        leaving=tuple(leaving),
+    )
 
 
-def undo(catalog: Catalog, plan: UndoPlan) -> None:
-    """Do what the plan says. Killed in between, a new plan to the same operation ends the same.
-
-    No reader sees a recording without its modalities meanwhile: what disappears goes from the recordings first, what
-    comes back comes to them last. Participants only ever serve a recording that is there.
+def undo(catalog: Catalog, plan: UndoPlan, look: Look = lambda _claims: ()) -> None:
+    """Do what the plan says, and no more. Killed in between, a new plan to the same operation ends the same.
 
     Raises:
-        StorageError: somebody has committed since the plan was made, or the server fails. The message says how far it
-            came.
+        MissingFilesError: files of what would come back or change are not in the bucket. Nothing was changed.
+        StorageError: somebody has changed recordings since the plan was made, a rebuild is under way, or the server
+            fails. The message says how far it came.
     """
+    if plan.nothing:
+        return
+    refuse_missing(missing_of(plan.turns, look), plan.operation.operation_id, _OTHERWISE)
     with catalog.lock:
-        catalog.refresh()
-        catalog.participants.refresh()
-        _refuse_frozen(catalog)
-        if {name: table.version for name, table in _tables(catalog).items()} != plan.seen:
-            raise _overtaken([])
-        done: list[str] = []
-        operation_id = uuid.uuid4().hex
+        then = _as_planned(catalog, plan)
+        turning = Turning(catalog, then, plan.turns, plan.participants, plan.leaving)
         try:
-            for name in _order(plan):
-                if name == "disappear":
-                    _take_away(catalog, plan.disappear, operation_id)
-                elif plan.targets[name] != plan.seen[name]:
-                    _tables(catalog)[name].restore(plan.targets[name], "undo", operation_id)
-                    done.append(name)
-        except LostRaceError:
-            raise _overtaken(done) from None
+            turning.run()
+        except FrozenError as error:
+            raise _stopped(f"a rebuild has frozen the catalog, {error} is to take its place", turning.so_far) from None
+        except OvertakenError as error:
+            raise _overtaken(error.rec_ids, turning.so_far) from None
         finally:
             catalog.forget_participants()
+        live = catalog.home.pointer().prefix
+        if live != plan.prefix:
+            raise _stopped(f"a rebuild has put {live} in this catalog's place meanwhile", turning.so_far)
 
 
-def _order(plan: UndoPlan) -> tuple[str, ...]:
-    if not plan.reappear and not plan.change:
-        return ("recordings", "modalities", "participants")
-    first = ("disappear",) if plan.disappear else ()
-    return (*first, "participants", "modalities", "recordings")
+def refuse_missing(missing: Sequence[str], then: str, otherwise: str) -> None:
+    """Raises ``MissingFilesError`` where there are some.
+
+    Args:
+        missing: ``rec_id/path`` each.
+        then: what is gone back to.
+        otherwise: what to do where they can't be brought back, a sentence.
+    """
+    if not missing:
+        return
+    many = "1 file that is" if len(missing) == 1 else f"{len(missing)} files that are"
+    raise MissingFilesError(
+        f"can't go back to {then}: it would register {many} not in the bucket as registered then:"
+        f" {named(list(missing))}",
+        hint=f"Nothing was changed. Bring the files back (the NAS, the bucket's history), then try again. {otherwise}",
+        paths=tuple(missing),
+    )
 
 
-def _take_away(catalog: Catalog, rec_ids: Sequence[str], operation_id: str) -> None:
-    change: Change[Any] = Change((), any_of("rec_id", rec_ids), "undo", operation_id)
-    catalog.recordings.commit(change)
+def missing_of(differing: Mapping[str, Turn], look: Look) -> tuple[str, ...]:
+    """What ``look`` says of the rows that these recordings would get."""
+    claims = [turn.claims for turn in differing.values()]
+    claims = [claim for claim in claims if claim.recordings or claim.modalities]
+    return tuple(sorted(look(claims))) if claims else ()
+
+
+def _as_planned(catalog: Catalog, plan: UndoPlan) -> Snapshot:
+    """The catalog at the plan's versions, where it still takes the plan's rows to get there. Raises ``StorageError``."""
+    for table in _tables(catalog).values():
+        table.refresh()
+    if {catalog.home.pointer().prefix, catalog.pointer.prefix} != {plan.prefix}:
+        raise _stopped("a rebuild has put another catalog in place since the undo was planned", "nothing was changed")
+    _refuse_frozen(catalog)
+    then = snapshot(catalog, plan.targets)
+    now = turns(catalog, then)
+    differing = {name for name in now.keys() | plan.turns.keys() if now.get(name) != plan.turns.get(name)}
+    if differing:
+        raise _overtaken(sorted(differing), "nothing was changed")
+    return then
+
+
+def _then(catalog: Catalog, targets: dict[str, int]) -> tuple[dict[str, int], dict[str, Turn]]:
+    """The versions to go back to, and the recordings that differ."""
+    differing = turns(catalog, snapshot(catalog, targets))
+    while targets["modalities"] < catalog.modalities.version and _uncovered(catalog, differing):
+        targets["modalities"] += 1
+        differing = turns(catalog, snapshot(catalog, targets))
+    return targets, differing
+
+
+def _uncovered(catalog: Catalog, differing: Mapping[str, Turn]) -> bool:
+    """Whether a recording would lack a modality that its own row covers, and that is there now.
+
+    Operation ids do not tell where a run found its modalities written by another one, which died or came later.
+    """
+    lacking = {name: keys for name, turn in differing.items() if (keys := _lacking(turn.then))}
+    if not lacking:
+        return False
+    rows = catalog.modalities.select(by_rec_id(lacking))
+    return any(modality_key(row) in lacking.get(row.rec_id, ()) for row in rows)
+
+
+def _lacking(seen: Seen) -> set[tuple[str, str, str]]:
+    covered = {(row.recording_hash, *worker) for row in seen.recordings for worker in workers_of(row) or ()}
+    return covered - {modality_key(row) for row in seen.modalities}
 
 
 def _tables(catalog: Catalog) -> dict[str, CatalogTable[Any]]:
     return {table.kind.name: table for table in (catalog.recordings, catalog.modalities, catalog.participants)}
-
-
-def _differences(table: CatalogTable[Any], targets: Mapping[str, int]) -> list[Differing]:
-    version = targets[table.kind.name]
-    if version == table.version:
-        return []
-    return differences(table, table.at(version), _KEYS[table.kind.name])
-
-
-def _unfrozen(table: CatalogTable[Any], version: int) -> int:
-    """The newest version up to this one that is not frozen; nothing is written while one is, so the rows are the same."""
-    while version and version != table.version and frozen_for(table.at(version)):
-        version -= 1
-    return version
-
-
-def _uncovered(
-    catalog: Catalog, targets: Mapping[str, int], recordings: Iterable[Differing], modalities: Iterable[Differing]
-) -> bool:
-    """Whether a recording that stays would lose a modality that its own row covers.
-
-    Operation ids do not tell where a run found its modalities written by another one, which died or came later.
-    """
-    if targets["modalities"] >= catalog.modalities.version:
-        return False
-    leaving = {item.key for item in recordings if item.gone}
-    losing: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-    for item in modalities:
-        if item.gone and item.key[:2] not in leaving:
-            losing.setdefault(item.key[:2], set()).add(item.key[2:])
-    if not losing:
-        return False
-    then = catalog.recordings.at(targets["recordings"])
-    sql = f"SELECT * FROM other WHERE {by_rec_id(rec_id for rec_id, _ in losing)}"
-    rows = RECORDINGS.rows(catalog.recordings.query_with(sql, {"other": then}))
-    return any(losing.get((row.rec_id, row.recording_hash), set()) & (workers_of(row) or set()) for row in rows)
-
-
-def _plan(
-    operation: Operation,
-    recordings: Sequence[Differing],
-    modalities: Sequence[Differing],
-    targets: Mapping[str, int],
-    seen: Mapping[str, int],
-    catalog: Catalog,
-) -> UndoPlan:
-    gone = {item.key[0] for item in recordings if item.gone}
-    back = {item.key[0] for item in recordings if item.back}
-    moved = {item.key[0] for item in (*recordings, *modalities)} - (gone ^ back)
-    with catalog.lock:
-        # Of modality rows that belong to no recording nobody sees anything.
-        visible = {row.rec_id for row in catalog.lookup_all(moved, ())}
-    return UndoPlan(
-        operation,
-        tuple(sorted(gone - back)),
-        tuple(sorted(back - gone)),
-        tuple(sorted(moved & visible)),
-        targets,
-        seen,
-    )
 
 
 def _find(found: Sequence[Operation], operation_id: str) -> Operation:
@@ -219,10 +235,16 @@ def _too_old(operation: Operation, error: StorageError) -> StorageError:
     )
 
 
-def _overtaken(done: Sequence[str]) -> StorageError:
-    so_far = f"{', '.join(done)} restored, the rest not yet" if done else "nothing was changed"
+def _stopped(why: str, so_far: str) -> StorageError:
     return StorageError(
-        f"somebody has written to the catalog since the undo was planned: {so_far}",
+        f"{why}: {so_far}",
         hint="Run the same command again: it plans anew, and shows what would disappear now.",
         operation="undo",
+    )
+
+
+def _overtaken(rec_ids: Sequence[str], so_far: str) -> StorageError:
+    return _stopped(
+        "somebody has written to the catalog since the undo was planned",
+        f"{so_far}. What would disappear, come back or change is not what the plan showed: {named(list(rec_ids))}",
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ursa.catalog.metadata import workers_of
+from ursa.catalog.presence import missing
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.errors import (
     InvalidRecordingError,
@@ -22,7 +23,7 @@ from ursa.errors import (
 )
 from ursa.manifest import shown
 from ursa.rebuild.reading import Reading, Remembered, arrived_after, left_alone, read
-from ursa.rebuild.reconcile import missing, reconcile_modalities, reconcile_recording
+from ursa.rebuild.reconcile import reconcile_modalities, reconcile_recording
 from ursa.register.bucket import file_rows
 from ursa.register.build import Registration, registration
 from ursa.store import Store
@@ -53,7 +54,7 @@ class Derived:
     rows were carried over as they are. ``told``: in words, each way in which the new rows differ from the live ones.
     ``lost``: the live catalog has it, and its bytes are not all in the bucket. ``before``: how many modality rows the
     live catalog has of it. ``new``: it has a row, and none in the live catalog. ``arrived``: when the manifest was
-    written that speaks of something in no row yet.
+    written that speaks of something in no row yet. ``listing``: see ``Remembered.print_of``.
     """
 
     rec_id: str
@@ -65,6 +66,7 @@ class Derived:
     before: int = 0
     new: bool = False
     arrived: datetime | None = None
+    listing: str = ""
 
 
 def derive(
@@ -83,10 +85,23 @@ def derive(
     Args:
         since: the live catalog is frozen: what arrived later and is in no row is left alone, see ``left_alone``.
     """
+    store = Remembered(source.raw)
+    derived = _derived(source, store, rec_id, old, old_modalities, since, checked)
+    return replace(derived, listing=store.print_of(f"{source.raw_prefix}{rec_id}/"))
+
+
+def _derived(
+    source: Source,
+    store: Remembered,
+    rec_id: str,
+    old: RecordingRow | None,
+    old_modalities: Sequence[ModalityRow],
+    since: datetime | None,
+    checked: Callable[[str, int], object],
+) -> Derived:
     covered = workers_of(old) if old else None
     if covered is not None:
         old_modalities = [row for row in old_modalities if (row.modality, row.worker_id) in covered]
-    store = Remembered(source.raw)
     try:
         reading = read(store, source.raw_prefix, rec_id, source.rig_timezone)
         if old is None and arrived_after(reading, since):

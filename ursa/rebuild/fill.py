@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.compare import by_recording
 from ursa.catalog.rows import ParticipantRow
 from ursa.catalog.tables import CatalogTable, Change
 from ursa.catalog.where import any_of, by_rec_id
@@ -22,14 +23,19 @@ def copy_participants(old: Catalog, new: Catalog, fence: Fence) -> None:
 
     def change() -> Change[ParticipantRow] | None:
         fence()
-        there = {row.participant_id: row for row in new.participants.select("true")}
-        other = [row for row in rows if there.get(row.participant_id) != row]
-        known = any(row.participant_id in there for row in other)
-        predicate = any_of("participant_id", [row.participant_id for row in other]) if known else None
-        return Change(other, predicate, "rebuild:participants") if other else None
+        return with_participants(new, rows, "rebuild")
 
     new.participants.refresh()
     new.participants.compare_and_swap(change)
+
+
+def with_participants(new: Catalog, rows: Sequence[ParticipantRow], operation: str) -> Change[ParticipantRow] | None:
+    """The commit that gives it these rows; None where it has them."""
+    there = {row.participant_id: row for row in new.participants.select("true")}
+    other = [row for row in rows if there.get(row.participant_id) != row]
+    known = any(row.participant_id in there for row in other)
+    predicate = any_of("participant_id", [row.participant_id for row in other]) if known else None
+    return Change(other, predicate, f"{operation}:participants") if other else None
 
 
 def put(new: Catalog, derived: Sequence[Derived], fence: Fence) -> None:
@@ -48,21 +54,23 @@ def _swap(table: CatalogTable[Any], wanted: Mapping[str, Sequence[Any]], fence: 
 
     def change() -> Change[Any] | None:
         fence()
-        there: dict[str, list[Any]] = {}
-        for row in table.select(by_rec_id(wanted)):
-            if row.rec_id in wanted:
-                there.setdefault(row.rec_id, []).append(row)
-        other = {name: rows for name, rows in wanted.items() if not _same(rows, there.get(name, ()))}
-        stale = sorted(other.keys() & there.keys())
-        rows = [row for name in sorted(other) for row in other[name]]
-        if not rows and not stale:
-            return None
-        # Rows may only be written where the predicate holds, so it names the new ones too.
-        return Change(rows, any_of("rec_id", sorted(other)) if stale else None, f"rebuild:{what}")
+        return exactly(table, wanted, f"rebuild:{what}")
 
     # Refreshed before the fence: a commit that comes after a flip then makes ours fail.
     table.refresh()
     table.compare_and_swap(change)
+
+
+def exactly(table: CatalogTable[Any], wanted: Mapping[str, Sequence[Any]], operation: str) -> Change[Any] | None:
+    """The commit that gives each rec_id these rows and no others; None where it has them."""
+    there = by_recording(table.select(by_rec_id(wanted)), wanted)
+    other = {name: rows for name, rows in wanted.items() if not _same(rows, there.get(name, ()))}
+    stale = sorted(other.keys() & there.keys())
+    rows = [row for name in sorted(other) for row in other[name]]
+    if not rows and not stale:
+        return None
+    # Rows may only be written where the predicate holds, so it names the new ones too.
+    return Change(rows, any_of("rec_id", sorted(other)) if stale else None, operation)
 
 
 def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:

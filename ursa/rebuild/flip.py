@@ -17,6 +17,7 @@ import orjson
 
 from ursa.catalog._pointer import POINTER_NAME, Pointer, write_pointer
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.early import EarlyCatalog
 from ursa.catalog.home import CatalogHome
 from ursa.catalog.tables import CatalogTable
 from ursa.errors import ConflictError, StorageError
@@ -54,23 +55,34 @@ def fence(home: CatalogHome, started: Started, previous: str) -> None:
         )
 
 
-def flip(home: CatalogHome, old: Catalog, started: Started, catch_up: Callable[[], None]) -> None:
-    """Freeze, ``catch_up``, and make what was filled live. Where anything fails in between, writers go on as before.
+def flip(
+    home: CatalogHome,
+    old: Catalog,
+    prefix: str,
+    fenced: Callable[[], object],
+    catch_up: Callable[[], None],
+    *,
+    back: bool = False,
+) -> None:
+    """Freeze, ``catch_up``, and make ``prefix`` live. Where anything fails in between, writers go on as before.
+
+    Args:
+        fenced: raises where ``prefix`` must not be put in place (any more).
+        back: it had been live before, see ``Pointer``.
 
     Raises:
         FlippedError: it is live already.
         ConflictError: the pointer was changed by somebody else.
     """
-    prefix = started.prefix
     for _ in range(_ATTEMPTS):
         # Read before the fence: who gives this rebuild up later writes the pointer anew, and the flip fails.
         pointer = home.pointer()
-        fence(home, started, old.pointer.prefix)
+        fenced()
         try:
             for table in tables(old):
                 set_frozen(table, prefix)
             catch_up()
-            write_pointer(home.store, home.assets_prefix, prefix, by=home.author.by, replacing=pointer)
+            write_pointer(home.store, home.assets_prefix, prefix, by=home.author.by, replacing=pointer, back=back)
         except PreconditionFailedError:
             # A lost reply, or somebody has thawed the catalog meanwhile: then freeze and catch up again.
             time.sleep(random.uniform(0, 0.2))
@@ -87,7 +99,7 @@ def flip(home: CatalogHome, old: Catalog, started: Started, catch_up: Callable[[
     )
 
 
-def release(home: CatalogHome, old: Catalog, prefix: str | None) -> str | None:
+def release(home: CatalogHome, old: Catalog, prefix: str | None, operation: str = "") -> str | None:
     """Let writers go on in the live catalog. ``prefix``: only where it is frozen for that one; None: for any.
 
     Returns the prefix that it was frozen for.
@@ -102,7 +114,7 @@ def release(home: CatalogHome, old: Catalog, prefix: str | None) -> str | None:
             if found is None:
                 _touch(home, old.pointer.prefix)
             found = table.frozen
-            set_frozen(table, None)
+            set_frozen(table, None, operation)
     return found
 
 
@@ -110,7 +122,7 @@ def abort(home: CatalogHome) -> str | None:
     """Give up the rebuild that is under way: thaw the live catalog, delete what was filled. Returns its prefix."""
     state = State(home.store, home.assets_prefix)
     started = state.started()
-    old = Catalog.open(home)
+    old = EarlyCatalog.open(home)
     if started is not None and started.prefix == old.pointer.prefix:
         # Killed between the flip and its own end: there is nothing to give up.
         state.end(started.prefix)
@@ -143,14 +155,14 @@ def tables(catalog: Catalog) -> tuple[CatalogTable[Any], ...]:
     return catalog.recordings, catalog.modalities, catalog.participants
 
 
-def set_frozen(table: CatalogTable[Any], prefix: str | None) -> None:
+def set_frozen(table: CatalogTable[Any], prefix: str | None, operation: str = "") -> None:
     """Freeze or thaw, also among writers who commit all the time."""
     for attempt in range(_ATTEMPTS):
         table.refresh()
         if (table.frozen or None) == prefix:
             return
         try:
-            table.set_frozen(prefix)
+            table.set_frozen(prefix, operation)
         except StorageError:
             # Lost to another commit; or the server fails, and then it goes on failing.
             if attempt == _ATTEMPTS - 1:

@@ -15,6 +15,7 @@ from ursa.catalog.rows import RecordingRow
 from ursa.errors import InvalidRecordingError, ManifestError, MissingFilesError, named
 from ursa.manifest import Manifest, RecordingTimes, merge_manifests, parse_manifest, resolve_times, shown
 from ursa.manifest.models import identity_clash
+from ursa.rebuild.listing import listing_print
 from ursa.register.bucket import BucketObject, BucketRecording, read_bucket
 from ursa.register.build import Contents
 from ursa.register.decide import merged
@@ -57,6 +58,10 @@ class Remembered:
         data, info = self._store.read(key)
         self.contents[key] = data
         return data, info
+
+    def print_of(self, prefix: str) -> str:
+        """``listing_print`` of what is below a prefix; "" where more than that, or not even that, was listed."""
+        return listing_print(self.listed[prefix].values()) if self.listed.keys() == {prefix} else ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

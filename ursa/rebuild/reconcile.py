@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -33,36 +32,6 @@ _TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
 # The new workers and auxiliary files are told one by one; which manifests a batch need not look at again is nobody's
 # concern.
 _TOLD_OTHERWISE = (WORKERS_KEY, AUXILIARY_KEY, SIDECARS_KEY)
-
-
-def missing(store: Remembered, raw_prefix: str, row: RecordingRow, modalities: Sequence[ModalityRow]) -> list[str]:
-    """Registered files that are not in the bucket: raw data by key and size, auxiliary files by path.
-
-    A LIST for each directory of keys, none for one that was listed before.
-    """
-    own = f"{raw_prefix}{row.rec_id}/"
-    found: dict[str, int] = {}
-    for prefix in sorted({_directory(own, file) for item in modalities for file in item.files}):
-        found |= {info.key: info.size_bytes for info in store.list(prefix)}
-    spelt = {unicodedata.normalize("NFC", key): size for key, size in found.items()}
-    gone = [file.path for item in modalities for file in item.files if not _there(file, found, spelt)]
-    beside = auxiliary(row)
-    if beside:
-        paths = {unicodedata.normalize("NFC", info.key.removeprefix(own)) for info in store.list(own)}
-        gone += sorted(beside.keys() - paths)
-    return gone
-
-
-def _there(file: FileRow, found: Mapping[str, int], spelt: Mapping[str, int]) -> bool:
-    """Under its key, or under the same name in the other form of Unicode."""
-    size = found.get(file.key, spelt.get(unicodedata.normalize("NFC", file.key)))
-    return size == file.size_bytes
-
-
-def _directory(own: str, file: FileRow) -> str:
-    """The recording's prefix where the file is below it, else the directory of its key, or the key where it is in none."""
-    directory, slash, _name = file.key.rpartition("/")
-    return own if file.key.startswith(own) else directory + slash or file.key
 
 
 def reconcile_modalities(

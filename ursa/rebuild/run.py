@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.catalog import Catalog
+from ursa.catalog.early import EarlyCatalog
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import CatalogTable
@@ -20,6 +21,7 @@ from ursa.manifest import check_rec_id
 from ursa.rebuild import fill
 from ursa.rebuild.derive import Derived
 from ursa.rebuild.flip import FlippedError, changed, fence, flip, release
+from ursa.rebuild.listing import list_again
 from ursa.rebuild.reading import SETTLES_S, WAITS_S, younger
 from ursa.rebuild.state import Done, Started, State, done, fingerprint, latest
 from ursa.store import Store
@@ -116,7 +118,7 @@ def rebuild(
         ConflictError: the pointer was changed by somebody else meanwhile. Nothing was flipped.
         StorageError: a server fails; the same call goes on.
     """
-    run = _Run(site, Catalog.open(site.home), callback, State(site.home.store, site.home.assets_prefix))
+    run = _Run(site, EarlyCatalog.open(site.home), callback, State(site.home.store, site.home.assets_prefix))
     if dry_run:
         _fill(run, _everything(run))
         return _result(run, "", flipped=False, dry_run=True)
@@ -129,9 +131,10 @@ def rebuild(
         unsure = {name for name, entry in run.known.items() if entry.outcome != "made" or not entry.fingerprint}
         _fill(run, sorted({*_everything(run), *run.known}), again=unsure)
         if put_in_place:
+            _again_where_it_changed(run, _just_now())
             _refuse_lost(run.known, drop_lost)
             _settle(run, SETTLES_S + (WAITS_S if thawed else 0.0))
-            flip(site.home, run.old, started, partial(_catch_up, run, drop_lost))
+            flip(site.home, run.old, started.prefix, run.fence, partial(_catch_up, run, drop_lost))
     except (FlippedError, StorageError) as error:
         if not _in_place(run, started):
             if isinstance(error, StorageError):
@@ -194,13 +197,27 @@ def _everything(run: _Run) -> list[str]:
 
 
 def _catch_up(run: _Run, drop_lost: bool) -> None:
-    """Between the freeze and the flip, while other writers wait: what has changed since it was derived."""
+    """Between the freeze and the flip, while other writers wait: what has changed since it was derived, here and there."""
     assert run.new is not None
-    since = datetime.now(UTC) - timedelta(seconds=SETTLES_S)
+    since = _just_now()
     run.old.refresh()
     fill.copy_participants(run.old, run.new, run.fence)
     _fill(run, sorted({*_everything(run), *run.known}), since=since)
+    _again_where_it_changed(run, since)
     _refuse_lost(run.known, drop_lost)
+
+
+def _just_now() -> datetime:
+    """Whoever has brought something since is about to register it."""
+    return datetime.now(UTC) - timedelta(seconds=SETTLES_S)
+
+
+def _again_where_it_changed(run: _Run, since: datetime) -> None:
+    """What was made may be hours old by now: a row must not go live whose bytes have gone since."""
+    made = {name: entry.listing for name, entry in run.known.items() if entry.outcome == "made"}
+    changed = list_again(run.site.raw, run.site.raw_prefix, made, run.site.stopped)
+    if changed:
+        _fill(run, changed, again=changed, since=since)
 
 
 def _settle(run: _Run, age_s: float) -> None:

@@ -42,7 +42,8 @@ class Done:
     """What was made of a recording: ``outcome`` is ``made``, ``left`` (no row, and it had none) or ``lost``.
 
     ``before``: modality rows that it has in the live catalog. ``arrived``: when the manifest was written that speaks of
-    something in no row yet, ISO 8601; "" where there is nothing of the kind.
+    something in no row yet, ISO 8601; "" where there is nothing of the kind. ``listing``: changes with the recording's
+    objects; "" where its own do not tell all.
     """
 
     rec_id: str
@@ -53,6 +54,7 @@ class Done:
     why: str
     before: int = 0
     arrived: str = ""
+    listing: str = ""
 
 
 class State:
@@ -138,6 +140,7 @@ def done(derived: Derived, fingerprint: str) -> Done:
         derived.why,
         derived.before,
         derived.arrived.isoformat() if derived.arrived else "",
+        derived.listing,
     )
 
 

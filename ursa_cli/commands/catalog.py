@@ -77,7 +77,8 @@ def history(
     """Say who did what to the catalog when, newest first; it reaches 90 days back.
 
     ROWS counts the rows written to (r)ecordings, (m)odalities and (p)articipants; VERSIONS are the tables' versions
-    afterwards, for tools that open a Delta table at a version.
+    afterwards, for tools that open a Delta table at a version. After a rebuild, "filled" marks its last operation: undo
+    to it or to a newer one; before it, the catalog was half filled.
 
     \b
     Examples:
@@ -104,7 +105,8 @@ def undo(
     """Restore all three tables to just after an operation: what was done later is undone. No byte of a recording is lost.
 
     Recordings that disappear from the catalog stay in the bucket, and can be registered again. An undo can itself be
-    undone, to the operation before it. Killed or interrupted, the same command ends it.
+    undone, to the operation before it. What would come back is looked for in the bucket first, and nothing is registered
+    without its bytes. What others commit after the plan is never taken away. Killed, the same command ends it.
 
     \b
     Examples:
@@ -116,6 +118,7 @@ def undo(
     Exit status:
       0  restored, or nothing to do    1  the server failed, somebody wrote meanwhile, or you said no
       2  no such operation, usage, configuration, or no --yes and nobody to ask    4  credentials
+      6  what would come back is not whole in the bucket: nothing was changed (a dry run says so too)
     """
     catalog_view.run_undo(session, to, yes, dry_run)
 
@@ -152,6 +155,9 @@ def rebuild(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Derive and compare, write nothing.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Give up a rebuild that is under way.")] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="Make the catalog live again that was live before the last rebuild.")
+    ] = False,
     drop_lost: Annotated[
         bool, typer.Option("--drop-lost", help="Go on without recordings whose registered bytes are not in the bucket.")
     ] = False,
@@ -165,7 +171,8 @@ def rebuild(
     touched. Others may ingest meanwhile: for the last seconds they wait, then go on in the new catalog. Interrupted or
     killed, it leaves the live catalog as it was and the new one half filled: the same command goes on from there, on any
     machine, and --abort deletes it. Killed in the last seconds, it also leaves the live catalog frozen: reading goes on,
-    and who writes is told so until one of the two commands has run. The catalog that was live stays under its prefix.
+    and who writes is told so until one of the two commands has run. The catalog that was live stays under its prefix:
+    --back makes it live again, in one step, with all that was registered since; typed once more, it undoes that.
 
     \b
     Examples:
@@ -174,16 +181,18 @@ def rebuild(
       ursa catalog rebuild --yes --json > rebuild.jsonl
       ursa catalog rebuild --yes --dask tcp://10.0.0.5:8786
       ursa catalog rebuild --abort
+      ursa catalog rebuild --back --dry-run
 
     \b
     Exit status:
-      0    in place; or dry run or abort done    1  the server failed, or you said no
+      0    in place; or dry run, abort or back done    1  the server failed, or you said no
       2    usage, configuration, or no --yes and nobody to ask    4  credentials
       5    the pointer was changed by somebody else meanwhile
-      6    registered recordings would be lost: nothing was put in place (a dry run says so too)
+      6    registered recordings would be lost, or with --back come without their bytes: nothing was put in place (a
+           dry run says so too)
       130  interrupted: the same command goes on
     """
-    rebuild_view.run(session, rebuild_view.Choice(yes, dry_run, abort, drop_lost, dask))
+    rebuild_view.run(session, rebuild_view.Choice(yes, dry_run, abort, back, drop_lost, dask))
 
 
 def _ask(profile: str) -> None:
