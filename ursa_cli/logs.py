@@ -18,6 +18,7 @@ from pathlib import Path
 from ursa import __version__
 from ursa.errors import UrsaError, UsageError
 from ursa_cli.render import plain
+from ursa_cli.typed import as_typed
 
 MAX_BYTES = 10 * 1024 * 1024
 KEEP = 5  # older files: NAME.1 (the newest) to NAME.5
@@ -52,27 +53,27 @@ class RunLog:
         self._file = handler
         who = f"ursa {__version__}, profile {profile}, pid {os.getpid()} on {socket.gethostname() or 'unknown'}"
         # Not the command line: an option may hold a webhook's address, and that is a secret.
-        self._say(logging.INFO, f"run begins: {who}")
+        self.say(logging.INFO, f"run begins: {who}")
 
     def end(self, error: BaseException | None) -> None:
-        """Say how the run ended; the lines between are the library's."""
+        """Say how the run ended; the lines between are the library's, and what became of each recording."""
         code = getattr(error, "exit_code", None)
         if error is None or code == 0:
-            self._say(logging.INFO, "run ends: done")
+            self.say(logging.INFO, "run ends: done, exit status 0")
         elif isinstance(error, UrsaError):
             hint = f" | {error.hint}" if error.hint else ""
             told = f"{type(error).__name__}: {error.message}{hint}"
-            self._say(logging.ERROR, f"run ends: exit status {error.exit_code}: {told}")
+            self.say(logging.ERROR, f"run ends: exit status {error.exit_code}: {told}")
         elif code is not None:
-            self._say(logging.ERROR, f"run ends: exit status {code}")
+            self.say(logging.ERROR, f"run ends: exit status {code}")
         else:
             where = "".join(traceback.format_exception(error))
-            self._say(logging.ERROR, f"run ends: exit status 1, this is a bug in ursa: {where}")
+            self.say(logging.ERROR, f"run ends: exit status 1, this is a bug in ursa: {where}")
         logging.getLogger("ursa").removeHandler(self._file)
         self._file.close()
 
-    def _say(self, level: int, text: str) -> None:
-        # To the file alone: whoever reads stderr sees the same from the command.
+    def say(self, level: int, text: str) -> None:
+        """A line for the file alone: whoever reads stdout and stderr sees the same from the command."""
         self._file.handle(logging.LogRecord("ursa.run", level, __file__, 0, text, None, None))
 
 
@@ -190,7 +191,7 @@ class _OneLine(logging.Formatter):
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
     def format(self, record: logging.LogRecord) -> str:
-        return plain(super().format(record))
+        return plain(as_typed(super().format(record)))
 
 
 def _add(handler: logging.Handler) -> None:

@@ -63,6 +63,7 @@ def ok(number: int, **fields: Any) -> RecordingEntry:
         "files_uploaded": 3,
         "files_skipped": 1,
         "bytes_uploaded": 1000,
+        "bytes_resumed": 0,
         "bytes_skipped": 10,
         "seconds": 2.5,
         "recording_hash": "ab" * 32,
@@ -102,6 +103,7 @@ def test_a_finished_report_has_it_all(tmp_path: Path, suffix: str) -> None:
         "files_uploaded": 3,
         "files_skipped": 1,
         "bytes_uploaded": 1000,
+        "bytes_resumed": 0,
         "bytes_skipped": 10,
         "evidence": {"sha256": 3, "etag": 1},
     }

@@ -95,7 +95,8 @@ class IngestPlan:
 class IngestResult:
     """What an ingest did. Sizes in bytes.
 
-    ``files_uploaded`` and ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
+    ``bytes_resumed``: the share of ``bytes_uploaded`` that an earlier run had sent. ``files_uploaded`` and
+    ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
     participant.txt). ``unlisted``: files that no manifest lists, uploaded all the same. ``junk``: files left on the
     disk (``.DS_Store`` and the like). ``requests``: by billing class, to the raw and assets buckets through the
     store (deltalake's own are not seen). ``evidence`` counts data files by how well they are proven. ``paused`` is
@@ -117,3 +118,4 @@ class IngestResult:
     unlisted_files: tuple[str, ...] = ()
     absent_nodes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    bytes_resumed: int = 0
