@@ -48,6 +48,7 @@ from ursa.register.build import Registration
 from ursa.register.commit import Registered
 from ursa.register.committer import Committer
 from ursa.register.files import file_rows
+from ursa.register.in_parts import with_parts
 from ursa.register.participants import (
     BackfillItem,
     BackfillPlan,
@@ -132,7 +133,8 @@ class DataInterface(Access):
         options = Options(overwrite, replace_objects, trust_size)
         request = self._request(manifest_path, source_dir, participant, options)
         with self._running() as stop:
-            return orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
+            plan = orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
+            return with_parts(self._raw_for(stop), self.profile.raw.prefix, plan)
 
     def reconstruct(
         self, rec_id: str, *, dry_run: bool = False, progress: HashCallback | None = None
@@ -345,7 +347,8 @@ class DataInterface(Access):
                 services = replace(self._services(stop), register=register)
                 try:
                     if dry_run:
-                        return orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
+                        plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
+                        return with_parts(services.raw, services.raw_prefix, plan)
                     return orchestrator.ingest(services, known, told)
                 except RecordingExistsError:
                     check_manifests(services, request.local, standing)

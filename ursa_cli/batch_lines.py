@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli.batch_end import AGAIN, ZEROS, counted
-from ursa_cli.ingest_view import result_record
+from ursa_cli.ingest_view import result_record, to_send
 from ursa_cli.render import duration, plain, size
 from ursa_cli.report import RecordingEntry, RunReport
 
@@ -105,14 +105,16 @@ class Told:
             self._note(f"{rec_id}: {warning}", logging.WARNING)
 
     def _planned(self, rec_id: str, plan: IngestPlan) -> None:
-        to_send = f"{len(plan.sends)} to upload ({size(plan.bytes_to_send)})"
-        self._one(f"PLAN {rec_id}: {to_send}, {plan.files_skipped} to skip")
+        there = f", {size(plan.bytes_in_parts)} of it there in parts" if plan.bytes_in_parts else ""
+        sends = f"{len(plan.sends)} to upload ({size(plan.bytes_to_send)}{there})"
+        self._one(f"PLAN {rec_id}: {sends}, {plan.files_skipped} to skip")
         self.session.out.record(
             "recording",
             rec_id=rec_id,
             status="plan",
             files=len(plan.sends),
             bytes_to_send=plan.bytes_to_send,
+            bytes_in_parts=plan.bytes_in_parts,
             files_skipped=plan.files_skipped,
             action=str(plan.action),
         )
@@ -224,6 +226,7 @@ def summary(batch: BatchRun, told: Told, ended: dict[str, Any], *, dry_run: bool
     estimate = {
         "files": total.files,
         "bytes_to_send": total.bytes,
+        "bytes_in_parts": total.bytes_in_parts,
         "class_a": total.class_a,
         "class_b": total.class_b,
         "dollars": round(total.dollars, 4),
@@ -271,7 +274,7 @@ def last_line(batch: BatchRun, told: Told, said: dict[str, Any], *, dry_run: boo
 def _estimate(batch: BatchRun) -> Iterator[str]:
     total = batch.estimate
     times = ", ".join(f"{duration(total.seconds(rate * 125_000))} at {rate} Mbit/s" for rate in _UPLINKS_MBIT)
-    yield f"{total.files} files, {size(total.bytes)} to send: {times}"
+    yield f"{total.files} files, {to_send(total.bytes, total.bytes_in_parts)}: {times}"
     yield (
         f"about {total.class_a} class A and {total.class_b} class B requests (${total.dollars:.2f}),"
         f" then ${total.dollars_a_month:.2f} a month to keep, at R2's list price"

@@ -49,7 +49,10 @@ class BucketFile:
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """All that an ingest will do, before a byte has moved. ``--dry-run`` prints it; ``ingest`` executes it."""
+    """All that an ingest will do, before a byte has moved. ``--dry-run`` prints it; ``ingest`` executes it.
+
+    ``bytes_in_parts``: bytes of what is to be sent that earlier runs left in open uploads; only a dry run looks.
+    """
 
     rec_id: str
     recording_hash: str | None
@@ -64,6 +67,7 @@ class IngestPlan:
     unlisted: tuple[str, ...]
     junk: tuple[str, ...]
     warnings: tuple[str, ...]
+    bytes_in_parts: int = 0
 
     @property
     def sends(self) -> tuple[PlannedFile, ...]:
