@@ -145,16 +145,16 @@ def _say(error: BaseException) -> int:
 
 
 def _other(error: BaseException) -> int:
-    usage = getattr(error, "format_message", None)
-    if usage is not None:
+    if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError":
             print(context.get_help() if context else EPILOG)
             return 2
+        from ursa_cli.ending import usage
         from ursa_cli.render import plain
 
         where = f"\nSee `{context.command_path} --help`." if context else ""
-        print(f"ursa: {plain(usage())}{where}", file=sys.stderr)
+        print(f"ursa: {plain(usage(error))}{where}", file=sys.stderr)
         return 2
     if type(error).__name__ == "Abort":
         print("ursa: stopped; nothing was done", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ursa.errors import UrsaError
@@ -21,16 +22,31 @@ def exit_code(error: BaseException | None) -> int:
     return code if isinstance(code, int) else 1
 
 
+_REWORDED = (
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer, .*", "that is no whole number"),
+    (r"Input should be greater than or equal to (\S+)", r"it must be at least \1"),
+    (r"Input should be less than or equal to (\S+)", r"it must be at most \1"),
+)
+
+
+def usage(error: Any) -> str:
+    """A usage error of typer's, as a person says it."""
+    text = str(error.format_message())
+    for pattern, words in _REWORDED:
+        text = re.sub(pattern, words, text)
+    return text
+
+
 def told(error: BaseException | None, otherwise: str) -> dict[str, Any]:
     """``error`` (its class), ``message`` and ``hint``; ``otherwise`` is the message of a run that no error ended."""
     if isinstance(error, UrsaError):
         return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    usage = getattr(error, "format_message", None)
-    if error is not None and usage is not None:
+    if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         return {
             "error": "UsageError",
-            "message": usage(),
+            "message": usage(error),
             "hint": f"See `{context.command_path if context else 'ursa COMMAND'} --help`.",
         }
     if type(error).__name__ == "Abort":

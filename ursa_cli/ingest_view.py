@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ursa.errors import UrsaError, named
+from ursa.errors import UrsaError, UsageError, named
 from ursa_cli.render import print_error, size
 from ursa_cli.session import Session
 
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
     from ursa_cli.progress import Bars
 
 _SHOWN = 10
+
+
+def refuse_roots(rec_dirs: list[Path]) -> None:
+    """A directory with recordings in it is for `ursa batch`. Raises ``UsageError``."""
+    from ursa.batch.find import holds_recordings
+
+    for root in rec_dirs:
+        if holds_recordings(root):
+            quoted = shlex.quote(str(root))
+            raise UsageError(
+                f"{root} is no recording: recordings (rec_*) are below it; nothing was started",
+                hint=f"`ursa batch {quoted}` ingests them all.",
+            )
 
 
 def outcomes(
