@@ -122,7 +122,7 @@ def _summarize(words: list[str], code: int, error: BaseException | None) -> None
     session = Session.current
     asked = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
     out = session.out if session else Printer(json=asked, quiet=False, color=False)
-    if not out.summarized:
+    if out.summary is None:
         out.record("summary", **{**out.totals, **told(error, f"ended with exit status {code}"), "exit_code": code})
 
 

@@ -39,8 +39,8 @@ def plain(text: object) -> str:
 class Printer:
     """Stdout for results, stderr for remarks; JSON Lines or text, never both.
 
-    ``totals`` is what the command's summary has so far, for one that fails before it comes to that; ``summarized``:
-    the summary was printed. ``log`` gets what the log file of the run has to hold, whatever is printed.
+    ``totals`` is what the command's summary has so far, for one that fails before it comes to that; ``summary`` is what
+    it had, None before. ``log`` gets what the log file of the run has to hold, whatever is printed.
     """
 
     def __init__(self, *, json: bool, quiet: bool, color: bool) -> None:
@@ -48,7 +48,7 @@ class Printer:
         self.quiet = quiet
         self.color = color
         self.totals: Mapping[str, Any] = {}
-        self.summarized = False
+        self.summary: Mapping[str, Any] | None = None
         self.log: Callable[[int, str], object] = lambda _level, _text: None
 
     def line(self, text: str = "") -> None:
@@ -73,7 +73,8 @@ class Printer:
 
     def record(self, kind: str, /, **fields: Any) -> None:
         """A JSON line."""
-        self.summarized = self.summarized or kind == "summary"
+        if kind == "summary":
+            self.summary = fields
         if self.json:
             content = {"schema_version": SCHEMA_VERSION, "type": kind} | told_as_typed(fields)
             # In one write: with several recordings in flight a progress line may come at any moment.

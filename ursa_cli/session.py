@@ -121,7 +121,7 @@ class Session:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         told = interrupted() if isinstance(error, KeyboardInterrupt) else error
         if self._log is not None:
-            self._log.end(told)
+            self._log.end(told, self.out.summary)
         if told is not None and told is not error:
             raise told from None
 
