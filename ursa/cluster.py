@@ -36,7 +36,7 @@ def executor(address: str | None) -> Iterator[Executor | None]:
     except ImportError:
         raise ConfigError(
             f"can't use the dask cluster at {address}: dask is not installed here",
-            hint="Install what it needs: `pip install 'ursa[dask]'`.",
+            hint="pip install 'ursa[dask]'",
             key="dask",
         ) from None
     try:

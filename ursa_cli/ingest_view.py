@@ -161,7 +161,7 @@ def failed(session: Session, rec_id: str, error: UrsaError, *, alone: bool = Fal
         return
     session.out.outcome(line, hint=error.hint, level=logging.ERROR)
     if error.hint:
-        session.out.line(f"     {error.hint}")
+        session.out.advice(error.hint)
 
 
 def result_record(result: IngestResult) -> dict[str, Any]:

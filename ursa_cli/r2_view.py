@@ -138,7 +138,8 @@ def _plan(session: Session, plan: BucketPlan) -> None:
         note = "" if item.kind == "raw" else f"  {item.kind}"
         line(f"     {size(item.info.size_bytes):>11}  {item.path}{note}")
     line(f"     {size(plan.bytes)}; the catalog row would be {plan.action}, recording_hash {plan.recording_hash}")
-    line(f"     participant: {participant or 'unknown'}")
+    nobody = "unknown" if plan.action == "created" else "as it is registered"
+    line(f"     participant: {participant or nobody}")
     if recording.unlisted:
         line(f"     not in the manifest, measured and registered all the same: {named(recording.unlisted, _SHOWN)}")
     if recording.junk:

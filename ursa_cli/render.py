@@ -56,6 +56,11 @@ class Printer:
         if not self.json and not self.quiet:
             print(_encodable("\n".join(plain(part) for part in as_typed(text).split("\n"))))
 
+    def advice(self, text: str) -> None:
+        """What to do about the line above: indented below it."""
+        if not self.json and not self.quiet:
+            print(_encodable(wrapped(plain(as_typed(f"     {text}")), "     ", sys.stdout)))
+
     def outcome(self, text: str, *, hint: str | None = None, level: int = logging.INFO) -> None:
         """What became of a recording, or of them all: a line of the result, and one of the log, there with its hint."""
         self.line(text)
@@ -96,6 +101,7 @@ class Printer:
 
 
 _NARROWEST = 8
+_HELD = "\0"  # in no text that was made plain
 
 
 def _columns(stream: Any) -> int | None:
@@ -130,12 +136,16 @@ def _padded(cell: str, width: int) -> str:
 
 
 def wrapped(text: str, indent: str, stream: Any) -> str:
-    """For people: broken at spaces to the terminal's width, the next lines indented. In a pipe, as it is."""
+    """For people: broken at spaces to the terminal's width, the next lines indented. In a pipe, as it is.
+
+    Commands in backquotes stay whole, for they are copied.
+    """
     columns = _columns(stream)
     if not columns:
         return text
-    lines = textwrap.wrap(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines) or text
+    held = re.sub(r"`[^`]+`", lambda command: command[0].replace(" ", _HELD), text)
+    lines = textwrap.wrap(held, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(_HELD, " ") or text
 
 
 def print_error(error: UrsaError) -> None:

@@ -103,11 +103,13 @@ def _tiles(facts: Mapping[str, Any]) -> str:
     sent = totals["bytes_uploaded"] - totals["bytes_resumed"]
     mean = sent / facts["seconds"] if facts["seconds"] > 0 else 0.0
     now = f"{counts['ok']:,} now, {counts['have']:,} before"
-    open_ends = f"{counts['fail']:,} failed, {counts['skip']:,} skipped"
+    ended = facts["state"] == "finished" and facts["expected"] is not None
+    left = max(0, facts["expected"] - totals["recordings"]) if ended else 0
+    open_ends = f"{counts['fail']:,} failed, {counts['skip']:,} skipped" + (f", {left:,} not reached" if left else "")
     tiles = [
         ("Recordings", f"{totals['recordings']:,}", expected),
         ("Registered", f"{counts['ok'] + counts['have']:,}", now),
-        ("Not registered", f"{counts['fail'] + counts['skip']:,}", open_ends),
+        ("Not registered", f"{counts['fail'] + counts['skip'] + left:,}", open_ends),
         (
             "Uploaded",
             size(sent),

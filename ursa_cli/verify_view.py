@@ -109,7 +109,7 @@ class _Told:
         label = {"ok": "OK  ", "fail": "FAIL", "none": "NONE"}[status]
         self.session.out.outcome(f"{label} {check.rec_id}: {words or 'no files to check'}", hint=mend, level=level)
         if mend:
-            self.session.out.line(f"     {mend}")
+            self.session.out.advice(mend)
 
     def in_all(self) -> str:
         """The counts, in words."""
