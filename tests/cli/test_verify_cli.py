@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import make_recording, run_ursa
+from ursa import DataInterface
 
 LOCAL = ("-p", "local")
 FILES = {"eeg_a/a.edf": b"eeg", "camera_left/a.mp4": b"left" * 900}
@@ -126,3 +127,14 @@ def test_the_log_has_what_is_wrong_and_not_what_is_right(nas: Path, bucket: Path
     assert f"WARNING ursa.run {rec(2)}: - eeg_a/a.edf" in log and f"ERROR ursa.run FAIL {rec(2)}: " in log
     assert f"OK   {rec(1)}: 2 same" in log and "camera_left" not in log
     assert "run ends: exit status 6: 3 recordings, 1 wrong" in log
+
+
+def test_a_catalog_is_looked_at_a_recording_at_a_time(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ursa.interface._VERIFIED_AT_ONCE", 1)
+    told: list[str] = []
+    with DataInterface("local") as data:
+        checks = data.verify_each(everything=True, on_file=lambda rec_id, _check: told.append(rec_id))
+        assert next(checks).rec_id == rec(1) and set(told) == {rec(1)}
+        assert [check.rec_id for check in checks] == [rec(2), rec(3)] and len(told) == 6
+        part = list(data.verify_each(everything=True, subset="1/3"))
+        assert sum(len(check.files) for check in part) + sum(check.left_out for check in part) == 6
