@@ -50,6 +50,7 @@ from ursa.register.build import Registration
 from ursa.register.commit import Registered
 from ursa.register.committer import Committer
 from ursa.register.files import file_rows
+from ursa.register.in_parts import with_parts
 from ursa.register.participants import (
     BackfillItem,
     BackfillPlan,
@@ -67,6 +68,9 @@ from ursa.store import OpenUpload
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
 from ursa.verify import FileCheck, RecordingCheck, Subject, candidates, in_order, looks_like_directory, verify
+
+# Their rows are in memory together.
+_VERIFIED_AT_ONCE = 1_000
 
 
 class DataInterface(Access):
@@ -146,7 +150,8 @@ class DataInterface(Access):
         options = Options(overwrite, replace_objects, trust_size)
         request = self._request(manifest_path, source_dir, participant, options)
         with self._running() as stop:
-            return orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
+            plan = orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
+            return with_parts(self._raw_for(stop), self.profile.raw.prefix, plan)
 
     def reconstruct(
         self, rec_id: str, *, dry_run: bool = False, progress: HashCallback | None = None
@@ -355,7 +360,8 @@ class DataInterface(Access):
                 known = replace(request, standing=standing or (None, ()))
                 services = replace(self._services(stop), register=register)
                 if dry_run:
-                    return orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
+                    plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
+                    return with_parts(services.raw, services.raw_prefix, plan)
                 return orchestrator.ingest(services, known, told)
 
         def told(event: UploadProgress) -> None:
@@ -651,36 +657,60 @@ class DataInterface(Access):
         Raises:
             RecordingNotFoundError, UsageError; what is wrong with a file is in its check.
         """
-        picked, depth = parse_subset(subset), choice(Level, level, "level")
-        subjects = [self._subject_of(ref) for ref in refs]
-        if everything:
-            subjects += [self._subject(item.recording.rec_id, item) for item in self.overview()]
-        chosen = None
-        if subset is not None:
-            every = [candidate for subject in subjects for candidate in candidates(subject)]
-            chosen = {(rec_id, path) for rec_id, path, _size in picked.choose(every)}
-        if executor is not None:
-            call = self._remote("_verify_one")
-            own = [{pair for pair in chosen if pair[0] == s.rec_id} if chosen is not None else None for s in subjects]
-            return in_order(
-                executor, call, self._verify_one, [(s, depth, c) for s, c in zip(subjects, own, strict=True)], on_file
-            )
-        with self._running() as stop:
-            return verify(
-                self._engine,
-                self._raw_for(stop),
-                self.profile.raw.prefix,
-                subjects,
-                level=depth,
-                chosen=chosen,
-                on_file=on_file,
-            )
+        options: dict[str, Any] = {"everything": everything, "level": level, "subset": subset}
+        return list(self.verify_each(refs, **options, executor=executor, on_file=on_file))
 
-    def _verify_one(self, subject: Subject, level: Level, chosen: Collection[tuple[str, str]] | None) -> RecordingCheck:
-        """In an executor's worker."""
+    def verify_each(
+        self,
+        refs: Iterable[Path | str] = (),
+        *,
+        everything: bool = False,
+        level: Level | str = Level.CHECKSUM,
+        subset: str | None = None,
+        executor: Executor | None = None,
+        on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
+    ) -> Iterator[RecordingCheck]:
+        """As ``verify``, a recording at a time: what has been looked at is not kept. Raises once it is iterated over."""
+        picked, depth = parse_subset(subset), choice(Level, level, "level")
+        named = [self._subject_of(ref) for ref in refs]
+        chosen: dict[str, set[tuple[str, str]]] | None = None
+        if subset is not None:
+            every = [file for group in self._subjects(named, everything) for s in group for file in candidates(s)]
+            chosen = {}
+            for rec_id, path, _size in picked.choose(every):
+                chosen.setdefault(rec_id, set()).add((rec_id, path))
+        for group in self._subjects(named, everything):
+            items = [(s, depth, None if chosen is None else chosen.get(s.rec_id, set())) for s in group]
+            if executor is not None:
+                yield from in_order(executor, self._remote("_verify_one"), self._verify_one, items, on_file)
+            else:
+                yield from (self._verify_one(*item, on_file) for item in items)
+
+    def _subjects(self, named: list[Subject], everything: bool) -> Iterator[list[Subject]]:
+        """What is to be verified, some thousand recordings at a time: the rows of all of them need not fit in memory."""
+        if named:
+            yield named
+        rows = sorted(self.list_recordings(), key=lambda row: row.rec_id) if everything else []
+        hashes = [row.recording_hash for row in rows]
+        del rows
+        for start in range(0, len(hashes), _VERIFIED_AT_ONCE):
+            found = overview(self._catalog, recording_hash=hashes[start : start + _VERIFIED_AT_ONCE])
+            yield [self._subject(item.recording.rec_id, item) for item in found]
+
+    def _verify_one(
+        self,
+        subject: Subject,
+        level: Level,
+        chosen: Collection[tuple[str, str]] | None,
+        on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
+    ) -> RecordingCheck:
+        """Here, or in an executor's worker."""
         with self._running() as stop:
             raw = self._raw_for(stop)
-            return verify(self._engine, raw, self.profile.raw.prefix, [subject], level=level, chosen=chosen)[0]
+            (check,) = verify(
+                self._engine, raw, self.profile.raw.prefix, [subject], level=level, chosen=chosen, on_file=on_file
+            )
+            return check
 
     def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
         """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first."""

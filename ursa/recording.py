@@ -316,7 +316,7 @@ class _Scan:
         things = "1 thing" if len(offenders) == 1 else f"{len(offenders):,} things"
         raise InvalidRecordingError(
             f"{rec_id}: {things} can't be taken as they are: {named}{f'; and {more:,} more' if more > 0 else ''}",
-            hint=f"mend them or move them out of {shown(str(self.root))}, then run the same command again",
+            hint=f"Mend them or move them out of {shown(str(self.root))}, then run the same command again",
             path=shown(offenders[0][0], MAX_KEY_BYTES),
             paths=tuple(shown(path, MAX_KEY_BYTES) for path, _ in offenders),
         )
@@ -452,7 +452,7 @@ def _check_root(root: Path) -> str:
     except FileNotFoundError:
         raise InvalidRecordingError(
             f"{shown(absolute)}: there is no such directory",
-            hint="check the path, and that the NAS or the disk is mounted",
+            hint="Check the path, and that the NAS or the disk is mounted",
             path=absolute,
         ) from None
     except (OSError, ValueError) as exc:
@@ -461,7 +461,7 @@ def _check_root(root: Path) -> str:
     if not is_dir:
         raise InvalidRecordingError(
             f"{shown(absolute)}: not a directory",
-            hint="point ursa at the recording directory, rec_<YYYYMMDD>_<HHMMSS>_<hex>",
+            hint="Point ursa at the recording directory, rec_<YYYYMMDD>_<HHMMSS>_<hex>",
             path=absolute,
         )
     return check_rec_id(Path(absolute).name)
@@ -521,7 +521,7 @@ def _case_warnings(files: tuple[LocalFile, ...]) -> tuple[str, ...]:
 def _bad_participant(source: str, why: str) -> InvalidRecordingError:
     return InvalidRecordingError(
         f"{shown(source, 400)}: {why}",
-        hint=f"write the name alone, on one line of at most {MAX_PARTICIPANT_CHARS} characters, as UTF-8",
+        hint=f"Write the name alone, on one line of at most {MAX_PARTICIPANT_CHARS} characters, as UTF-8",
         path=source,
     )
 
@@ -611,7 +611,7 @@ def _manifest_key(root: Path, path: Path) -> str:
     if _name_fault(name) or (in_nodes and not name.endswith(".json")) or (inside and not in_place):
         raise InvalidRecordingError(
             f"{shown(str(path), 400)}: not the recording's {MANIFEST_NAME}, nor a {NODE_MANIFESTS_DIR}/<hostname>.json",
-            hint=f"pass {shown(str(root / MANIFEST_NAME), 400)} or one of its node manifests",
+            hint=f"Pass {shown(str(root / MANIFEST_NAME), 400)} or one of its node manifests",
             path=str(path),
         )
     if not in_place:
@@ -625,7 +625,7 @@ def _check_same(path: Path, there: Path) -> None:
     if ours is not None and theirs is not None and ours != theirs:
         raise InvalidRecordingError(
             f"{shown(str(path), 400)}: the recording has another one, {shown(str(there), 400)}, and both want one key",
-            hint="remove the wrong one of the two, or leave the manifest path out",
+            hint="Remove the wrong one of the two, or leave the manifest path out",
             path=str(path),
         )
 
@@ -650,7 +650,7 @@ def _with_nodes(aggregate: Manifest, nodes: Mapping[str, Manifest]) -> Manifest:
 def _no_such_manifest(rec_id: str, path: Path) -> ManifestNotFoundError:
     return ManifestNotFoundError(
         f"{rec_id}: there is no {shown(str(path), 400)}",
-        hint="check the path, or leave it out: the recording's own manifests are then read",
+        hint="Check the path, or leave it out: the recording's own manifests are then read",
         rec_id=rec_id,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -90,12 +90,12 @@ def verify(
     level: Level,
     chosen: Collection[tuple[str, str]] | None = None,
     on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
-) -> list[RecordingCheck]:
+) -> Iterator[RecordingCheck]:
     """Check recordings, one listing each; files in parallel. ``on_file`` is called in this thread as files are done.
 
     ``chosen``: (rec_id, path) of the files to check; None is all of them.
     """
-    return [_check(engine, store, raw_prefix, subject, level, chosen, on_file) for subject in subjects]
+    return (_check(engine, store, raw_prefix, subject, level, chosen, on_file) for subject in subjects)
 
 
 def in_order(
@@ -104,23 +104,22 @@ def in_order(
     here: Callable[..., RecordingCheck],
     items: Sequence[tuple[Subject, Level, Collection[tuple[str, str]] | None]],
     on_file: Callable[[str, FileCheck], object],
-) -> list[RecordingCheck]:
+) -> Iterator[RecordingCheck]:
     """``call`` for each item in the executor's workers; files are told as their recording is done, in order.
 
     ``here``: the same call in this process, for directories: the workers may be machines without that disk.
     """
     futures = [submit(executor, call, *item) if item[0].disk is None else None for item in items]
-    checks = []
     try:
         for item, future in zip(items, futures, strict=True):
-            checks.append(result_of(future) if future else here(*item))
-            for check in checks[-1].files:
-                on_file(checks[-1].rec_id, check)
+            checked = result_of(future) if future else here(*item)
+            for check in checked.files:
+                on_file(checked.rec_id, check)
+            yield checked
     except BaseException:
         for future in filter(None, futures):
             future.cancel()
         raise
-    return checks
 
 
 def _check(

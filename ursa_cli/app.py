@@ -10,8 +10,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ursa.errors import UrsaError
 from ursa_cli import streams
 from ursa_cli.commands import COMMANDS
+from ursa_cli.session import Session
 
 EPILOG = """
 Start here:
@@ -92,8 +94,16 @@ def _root(
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run a command; returns its exit code. Every error ends here, in words on stderr."""
-    code = _run(arguments)
+    """Run a command; returns its exit code. Every error ends here, in words on stderr, and as JSON where that was asked."""
+    Session.current = None
+    error: BaseException | None = None
+    try:
+        result = app(args=arguments, prog_name="ursa", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001  (typer's usage errors, ours, bugs: told apart below)
+        error, code = raised, _say(raised)
+    if code:
+        _summarize(sys.argv[1:] if arguments is None else arguments, code, error)
     streams.flush()
     lost = streams.output_failure()
     if lost is None:
@@ -104,42 +114,47 @@ def run(arguments: list[str] | None = None) -> int:
     return code or 1
 
 
-def _run(arguments: list[str] | None) -> int:
-    from ursa.errors import UrsaError
+def _summarize(words: list[str], code: int, error: BaseException | None) -> None:
+    """With --json a run that failed as a whole ends in a summary all the same, if its command did not come to print one."""
+    from ursa_cli.ending import told
+    from ursa_cli.render import Printer
 
-    try:
-        result = app(args=arguments, prog_name="ursa", standalone_mode=False)
-    except UrsaError as error:
+    session = Session.current
+    asked = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
+    out = session.out if session else Printer(json=asked, quiet=False, color=False)
+    if out.summary is None:
+        out.record("summary", **{**out.totals, **told(error, f"ended with exit status {code}"), "exit_code": code})
+
+
+def _say(error: BaseException) -> int:
+    """Words on stderr; returns the exit code."""
+    if isinstance(error, UrsaError):
         from ursa_cli.render import print_error
 
         print_error(error)
         return error.exit_code
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         return 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
-            return _other(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
         from ursa_cli.render import plain
 
         where = f" {plain(error.filename)}" if error.filename else ""
         print(f"ursa: can't write{where}: {error.strerror}; what was finished before stands", file=sys.stderr)
         return 1
-    except Exception as error:  # noqa: BLE001  (a usage error of typer's, or a bug of ours: both are told apart below)
-        return _other(error)
-    return result if isinstance(result, int) else 0
+    return _other(error)
 
 
-def _other(error: Exception) -> int:
-    usage = getattr(error, "format_message", None)
-    if usage is not None:
+def _other(error: BaseException) -> int:
+    if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError":
             print(context.get_help() if context else EPILOG)
             return 2
+        from ursa_cli.ending import usage
         from ursa_cli.render import plain
 
         where = f"\nSee `{context.command_path} --help`." if context else ""
-        print(f"ursa: {plain(usage())}{where}", file=sys.stderr)
+        print(f"ursa: {plain(usage(error))}{where}", file=sys.stderr)
         return 2
     if type(error).__name__ == "Abort":
         print("ursa: stopped; nothing was done", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ursa.policies import Existing, OnFailure
-from ursa_cli.batch_lines import Told, last_line, summary
+from ursa_cli.batch_end import Course, exit_status, in_words
+from ursa_cli.batch_lines import NOTHING, Told, counts_of, last_line, summary
+from ursa_cli.ending import exit_code
 from ursa_cli.ingest_view import interrupted
 from ursa_cli.lean import stay_small
-from ursa_cli.notify import exit_code
 from ursa_cli.render import seconds_in
 from ursa_cli.report import RunReport
 
@@ -45,8 +47,10 @@ class Choices:
 
 
 def run(session: Session, notifier: Notifier, choices: Choices, **settings: Any) -> None:
-    """Everything from the lock to the last line; raises ``typer.Exit`` with the exit status."""
+    """Everything from the lock to the last line; raises ``typer.Exit`` with the exit status, or what ended the run."""
     stay_small()
+    session.out.totals = notifier.summary = NOTHING | {"dry_run": choices.dry_run, "roots": choices.roots}
+    session.start_log_file()
     started_at = datetime.now(UTC)
     reports = [
         RunReport(path, command=sys.argv, profile=session.profile, roots=choices.roots, started_at=started_at)
@@ -62,11 +66,11 @@ def run(session: Session, notifier: Notifier, choices: Choices, **settings: Any)
             bars.expect(len(batch.found.rec_dirs))
             for report in reports:
                 report.expect(len(batch.found.rec_dirs))
-            with _summed_up(batch, told, notifier, choices):
-                _follow(batch, told)
-        if batch.credentials is not None:
-            raise batch.credentials
-        if code := _code(batch, choices):
+            error = _follow(batch, told)
+            code = _conclude(batch, told, notifier, choices, error)
+        if error is not None:
+            raise error
+        if code:
             raise typer.Exit(code)
 
 
@@ -118,47 +122,45 @@ def _finished(reports: list[RunReport], notifier: Notifier) -> Iterator[None]:
             report.finish(exit_code(error), notifier.summary, told)
 
 
-@contextmanager
-def _summed_up(batch: BatchRun, told: Told, notifier: Notifier, choices: Choices) -> Iterator[None]:
-    """The summary is the last line of stdout however the run ends, once it has begun."""
-    code = 1
-    try:
-        yield
-        code = batch.credentials.exit_code if batch.credentials else _code(batch, choices)
-    except BaseException as error:
-        code = exit_code(error)
-        raise
-    finally:
-        if told.registered:
-            # For completion; once, since it writes a file.
-            told.session.remember(list(told.registered))
-        notifier.summary = summary(batch, told, code, dry_run=choices.dry_run)
-        with told.bars.print_above():
-            last_line(batch, told, code, dry_run=choices.dry_run)
-
-
-def _follow(batch: BatchRun, told: Told) -> None:
+def _follow(batch: BatchRun, told: Told) -> BaseException | None:
+    """Tell the outcomes as they come; what ended the run before its end, or None."""
     with told.bars.print_above():
         for problem in batch.found.problems:
             told.session.out.error(problem)
+            told.session.out.log(logging.ERROR, problem)
         for remark in batch.found.remarks:
             told.session.out.note(remark)
+            told.session.out.log(logging.INFO, remark)
     try:
         with closing(batch.__iter__()) as outcomes:
             for outcome in outcomes:
                 told.take(outcome, batch.seconds)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  (raised by who called, once the summary is told)
         # What had ended by then, and waited for its turn: some of it is registered.
         for outcome in batch.untold():
             told.take(outcome, batch.seconds)
-        if isinstance(error, KeyboardInterrupt):
-            raise interrupted(told.in_flight) from None
-        raise
+        return interrupted(told.in_flight) if isinstance(error, KeyboardInterrupt) else error
+    return batch.credentials
 
 
-def _code(batch: BatchRun, choices: Choices) -> int:
-    if batch.found.problems:
-        return 1
-    if batch.counts["fail"] or (choices.strict and batch.counts["skip"]):
-        return 3
-    return 0
+def _conclude(batch: BatchRun, told: Told, notifier: Notifier, choices: Choices, error: BaseException | None) -> int:
+    """The summary is the last line of stdout however the run ends, once it has begun; returns the exit status."""
+    course = Course(
+        counts_of(batch),
+        strict=choices.strict,
+        dry_run=choices.dry_run,
+        problems=batch.found.problems,
+        stopped=batch.why_stopped,
+        failed=told.failed,
+        skipped=told.skipped,
+        error=error,
+    )
+    code = exit_status(course)
+    if told.registered:
+        # For completion; once, since it writes a file.
+        told.session.remember(list(told.registered))
+    said = summary(batch, told, {**in_words(course), "exit_code": code}, dry_run=choices.dry_run)
+    notifier.summary = said
+    with told.bars.print_above():
+        last_line(batch, told, said, dry_run=choices.dry_run)
+    return code

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ursa.errors import named
+from ursa.errors import UrsaError, UsageError, named
 from ursa_cli.render import print_error, size
 from ursa_cli.session import Session
 
@@ -16,8 +18,22 @@ if TYPE_CHECKING:
     from ursa import DataInterface, IngestPlan, IngestResult, Outcome, UploadProgress
     from ursa.errors import InterruptedRunError
     from ursa.policies import Existing
+    from ursa_cli.progress import Bars
 
 _SHOWN = 10
+
+
+def refuse_roots(rec_dirs: list[Path]) -> None:
+    """A directory with recordings in it is for `ursa batch`. Raises ``UsageError``."""
+    from ursa.batch.find import holds_recordings
+
+    for root in rec_dirs:
+        if holds_recordings(root):
+            quoted = shlex.quote(str(root))
+            raise UsageError(
+                f"{root} is no recording: recordings (rec_*) are below it; nothing was started",
+                hint=f"`ursa batch {quoted}` ingests them all.",
+            )
 
 
 def outcomes(
@@ -31,6 +47,7 @@ def outcomes(
 ) -> None:
     """Ingest and print a result each; raises ``typer.Exit`` with the first failure's code."""
     counts = {"ok": 0, "have": 0, "fail": 0}
+    session.out.totals = counts
     code = 0
     in_flight: dict[str, UploadProgress] = {}
     with session.bars() as bars:
@@ -48,16 +65,31 @@ def outcomes(
                 in_flight.pop(outcome.rec_id, None)
                 bars.finished(outcome.rec_id)
                 with bars.print_above():
-                    _outcome(session, outcome, alone=len(rec_dirs) == 1)
+                    tell(session, outcome, alone=len(rec_dirs) == 1)
                 if outcome.status == "fail" and outcome.error is not None:
                     code = code or outcome.error.exit_code
         except KeyboardInterrupt:
+            session.out.totals = {**counts, "not_reached": len(rec_dirs) - sum(counts.values())}
+            _count(session, counts, len(rec_dirs))
             raise interrupted(in_flight) from None
+    finish(session, counts, code, len(rec_dirs))
+
+
+def finish(session: Session, counts: Mapping[str, int], code: int, total: int, done: str = "registered") -> None:
+    """The summary; raises ``typer.Exit`` where the code is not 0."""
     session.out.record("summary", **counts, exit_code=code)
-    if len(rec_dirs) > 1:
-        session.out.line(f"{counts['ok']} registered, {counts['have']} already there, {counts['fail']} failed")
+    _count(session, counts, total, done)
     if code:
         raise typer.Exit(code)
+
+
+def _count(session: Session, counts: Mapping[str, int], total: int, done: str = "registered") -> None:
+    """The last line, where there are several."""
+    told = [f"{counts['ok']} {done}", *([f"{counts['have']} already there"] if "have" in counts else [])]
+    told.append(f"{counts['fail']} failed")
+    left = total - sum(counts.values())
+    if total > 1:
+        session.out.outcome(", ".join([*told, *([f"{left} not reached"] if left else [])]))
 
 
 def interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
@@ -77,40 +109,59 @@ def interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
 
 
 def plans(session: Session, rec_dirs: list[Path], participant: str | None, choices: dict[str, bool]) -> None:
-    """Print what an ingest would do."""
-    from ursa.recording import read_participant
-
+    """Print what an ingest would do; raises ``typer.Exit`` with the first refusal's code."""
     data = session.data()
+    counts = {"ok": 0, "fail": 0}
+    session.out.totals = counts
+    code = 0
     with session.bars() as bars:
         for rec_dir in rec_dirs:
-            name = read_participant(rec_dir) if participant is None else participant
-            plan = data.plan_ingest(rec_dir / "manifest.json", rec_dir, name, progress=bars.upload, **choices)
-            _plan(session, plan)
+            try:
+                plan = _planned(data, rec_dir, participant, bars, choices)
+            except UrsaError as error:
+                counts["fail"] += 1
+                code = code or error.exit_code
+                with bars.print_above():
+                    failed(session, rec_dir.absolute().name, error, alone=len(rec_dirs) == 1)
+            else:
+                counts["ok"] += 1
+                with bars.print_above():
+                    _plan(session, plan)
+    finish(session, counts, code, len(rec_dirs), "can be ingested")
 
 
-def _outcome(session: Session, outcome: Outcome, *, alone: bool) -> None:
+def _planned(
+    data: DataInterface, rec_dir: Path, participant: str | None, bars: Bars, choices: dict[str, bool]
+) -> IngestPlan:
+    from ursa.recording import read_participant
+
+    name = read_participant(rec_dir) if participant is None else participant
+    return data.plan_ingest(rec_dir / "manifest.json", rec_dir, name, progress=bars.upload, **choices)
+
+
+def tell(session: Session, outcome: Outcome, *, alone: bool) -> None:
+    """The lines of one recording. ``alone``: it is the only one that was asked for."""
     if outcome.result is not None:
         _result(session, outcome.result)
     elif outcome.status == "have":
-        session.out.line(f"HAVE {outcome.rec_id}: already registered")
+        session.out.outcome(f"HAVE {outcome.rec_id}: already registered")
         session.out.record("recording", rec_id=outcome.rec_id, status="have")
     elif outcome.error is not None:
-        error = outcome.error
-        session.out.record(
-            "recording",
-            rec_id=outcome.rec_id,
-            status="fail",
-            error=type(error).__name__,
-            message=error.message,
-            hint=error.hint,
-            exit_code=error.exit_code,
-        )
-        if alone or session.out.quiet:
-            print_error(error)
-            return
-        session.out.line(f"FAIL {outcome.rec_id}: {type(error).__name__}: {error.message}")
-        if error.hint:
-            session.out.line(f"     {error.hint}")
+        failed(session, outcome.rec_id, outcome.error, alone=alone)
+
+
+def failed(session: Session, rec_id: str, error: UrsaError, *, alone: bool = False) -> None:
+    """A recording that was refused, or broke off: on stderr where it is all that there is to tell."""
+    told = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    session.out.record("recording", rec_id=rec_id, status="fail", **told, exit_code=error.exit_code)
+    line = f"FAIL {rec_id}: {told['error']}: {error.message}"
+    if alone or session.out.quiet:
+        session.out.log(logging.ERROR, f"{line} | {error.hint}" if error.hint else line)
+        print_error(error)
+        return
+    session.out.outcome(line, hint=error.hint, level=logging.ERROR)
+    if error.hint:
+        session.out.advice(error.hint)
 
 
 def result_record(result: IngestResult) -> dict[str, Any]:
@@ -123,6 +174,7 @@ def result_record(result: IngestResult) -> dict[str, Any]:
         "files_uploaded": result.files_uploaded,
         "files_skipped": result.files_skipped,
         "bytes_uploaded": result.bytes_uploaded,
+        "bytes_resumed": result.bytes_resumed,
         "bytes_skipped": result.bytes_skipped,
         "unlisted": result.unlisted,
         "junk": result.junk,
@@ -139,9 +191,11 @@ def _result(session: Session, result: IngestResult) -> None:
     session.remember([row.rec_id])
     session.out.record("recording", **result_record(result))
     line = session.out.line
-    line(f"OK   {row.rec_id}: {result.files_uploaded} uploaded, {result.files_skipped} skipped")
+    session.out.outcome(f"OK   {row.rec_id}: {result.files_uploaded} uploaded, {result.files_skipped} skipped")
     line(f"     {result.action} {row.recording_hash}")
-    line(f"     {size(result.bytes_uploaded)} sent, {size(result.bytes_skipped)} were there, {result.seconds:.1f} s")
+    before = f", {size(result.bytes_resumed)} of these files by an earlier run" if result.bytes_resumed else ""
+    sent = f"{size(result.bytes_uploaded - result.bytes_resumed)} sent{before}"
+    line(f"     {sent}, {size(result.bytes_skipped)} were there, {result.seconds:.1f} s")
     if result.unlisted:
         line(
             f"     {result.unlisted} not in the manifest, uploaded all the same: {named(result.unlisted_files, _SHOWN)}"
@@ -150,6 +204,14 @@ def _result(session: Session, result: IngestResult) -> None:
         line(f"     {result.junk} left on the disk as junk (.DS_Store and the like)")
     for warning in result.warnings:
         line(f"     warning: {warning}")
+        session.out.log(logging.WARNING, f"{row.rec_id}: {warning}")
+
+
+def to_send(count: int, in_parts: int) -> str:
+    """What an ingest would send, in bytes, ``in_parts`` of which earlier runs have sent."""
+    return f"{size(count)} to send" + (
+        f" (of which {size(in_parts)} are there in parts from an earlier run)" if in_parts else ""
+    )
 
 
 def _plan(session: Session, plan: IngestPlan) -> None:
@@ -164,6 +226,7 @@ def _plan(session: Session, plan: IngestPlan) -> None:
         recording_hash=plan.recording_hash,
         participant=plan.participant,
         bytes_to_send=plan.bytes_to_send,
+        bytes_in_parts=plan.bytes_in_parts,
         files=files,
         in_bucket=[item.path for item in plan.in_bucket],
         absent_nodes=list(plan.absent_nodes),
@@ -179,9 +242,16 @@ def _plan(session: Session, plan: IngestPlan) -> None:
     for there in plan.in_bucket:
         line(f"     {'in bucket':8}{size(there.size_bytes):>10}  {there.path}")
     known = plan.recording_hash or "known once the files are read"
-    line(f"     {size(plan.bytes_to_send)} to send; the catalog row would be {plan.action}, recording_hash {known}")
-    line(f"     participant: {plan.participant or 'unknown'}")
+    line(
+        f"     {to_send(plan.bytes_to_send, plan.bytes_in_parts)}; the catalog row would be {plan.action}, recording_hash {known}"
+    )
+    line(f"     participant: {plan.participant or plan.peer_participant or _nobody(plan)}")
     if plan.junk:
         line(f"     junk, stays on the disk: {named(plan.junk, _SHOWN)}")
     for warning in plan.warnings:
         line(f"     warning: {warning}")
+
+
+def _nobody(plan: IngestPlan) -> str:
+    """Where this disk names nobody: what is registered stays."""
+    return "unknown" if plan.action == "created" else "as it is registered"

@@ -10,14 +10,16 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from ursa import __version__
 from ursa.errors import UrsaError, UsageError
 from ursa_cli.render import plain
+from ursa_cli.typed import as_typed
 
 MAX_BYTES = 10 * 1024 * 1024
 KEEP = 5  # older files: NAME.1 (the newest) to NAME.5
@@ -52,27 +54,29 @@ class RunLog:
         self._file = handler
         who = f"ursa {__version__}, profile {profile}, pid {os.getpid()} on {socket.gethostname() or 'unknown'}"
         # Not the command line: an option may hold a webhook's address, and that is a secret.
-        self._say(logging.INFO, f"run begins: {who}")
+        self.say(logging.INFO, f"run begins: {who}")
 
-    def end(self, error: BaseException | None) -> None:
-        """Say how the run ended; the lines between are the library's."""
-        code = getattr(error, "exit_code", None)
+    def end(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
+        """Say how the run ended: exit status, what went wrong, the counts and the hint, of the error or the summary.
+
+        The lines between are the library's, and what became of each recording.
+        """
+        code, summary = getattr(error, "exit_code", None), summary or {}
         if error is None or code == 0:
-            self._say(logging.INFO, "run ends: done")
+            self.say(logging.INFO, f"run ends: done, exit status 0{_summed(summary)}")
         elif isinstance(error, UrsaError):
-            hint = f" | {error.hint}" if error.hint else ""
-            told = f"{type(error).__name__}: {error.message}{hint}"
-            self._say(logging.ERROR, f"run ends: exit status {error.exit_code}: {told}")
+            told = summary if summary.get("message") else {"message": error.message, "hint": error.hint}
+            self.say(logging.ERROR, f"run ends: exit status {error.exit_code}: {type(error).__name__}{_summed(told)}")
         elif code is not None:
-            self._say(logging.ERROR, f"run ends: exit status {code}")
+            self.say(logging.ERROR, f"run ends: exit status {code}{_summed(summary)}")
         else:
             where = "".join(traceback.format_exception(error))
-            self._say(logging.ERROR, f"run ends: exit status 1, this is a bug in ursa: {where}")
+            self.say(logging.ERROR, f"run ends: exit status 1, this is a bug in ursa: {where}")
         logging.getLogger("ursa").removeHandler(self._file)
         self._file.close()
 
-    def _say(self, level: int, text: str) -> None:
-        # To the file alone: whoever reads stderr sees the same from the command.
+    def say(self, level: int, text: str) -> None:
+        """A line for the file alone: whoever reads stdout and stderr sees the same from the command."""
         self._file.handle(logging.LogRecord("ursa.run", level, __file__, 0, text, None, None))
 
 
@@ -190,7 +194,15 @@ class _OneLine(logging.Formatter):
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
     def format(self, record: logging.LogRecord) -> str:
-        return plain(super().format(record))
+        return plain(as_typed(super().format(record)))
+
+
+def _summed(summary: Mapping[str, Any]) -> str:
+    """A summary in words: its message and hint, or else its counts."""
+    counts = [f"{count} {name}" for name, count in summary.items() if type(count) is int and name != "exit_code"]
+    message = summary.get("message") or ", ".join(counts)
+    hint = f" | {summary['hint']}" if summary.get("hint") else ""
+    return f": {message}{hint}" if message else ""
 
 
 def _add(handler: logging.Handler) -> None:

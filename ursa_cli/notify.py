@@ -14,10 +14,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 
-from ursa.errors import UrsaError
-from ursa_cli import streams
+from ursa_cli.ending import exit_code, told
 from ursa_cli.render import SCHEMA_VERSION
 from ursa_cli.session import interrupted
+from ursa_cli.typed import told_as_typed
 
 TIMEOUT_S = 60.0
 _END_S = 2.0  # between asking a command that takes too long to end and killing it
@@ -57,9 +57,9 @@ class Notifier:
             self._run(self._shell_command, self.payload(code, error))
 
     def payload(self, code: int, error: BaseException | None) -> dict[str, Any]:
-        """The summary as CMD reads it: what the command set, and how the run ended."""
-        told = _told(error, f"ursa {self._command} on {_host()} ended with exit status {code}")
-        defaults = {"counts": {}, "failed": []} | told
+        """The summary as CMD reads it: what the command set, and how the run ended where that says nothing of it."""
+        said = told(error, f"ursa {self._command} on {_host()} ended with exit status {code}")
+        defaults = {"counts": {}, "failed": []} | said
         fixed = {
             "schema_version": SCHEMA_VERSION,
             "type": "summary",
@@ -69,7 +69,9 @@ class Notifier:
             "started_at": self._started_at,
             "ended_at": _now(),
         }
-        return fixed | defaults | dict(self.summary) | fixed | (told if told["error"] else {})
+        # An error that the command's own summary does not know came after it, and wins.
+        after = said if said["error"] not in (None, self.summary.get("error")) else {}
+        return told_as_typed(fixed | defaults | dict(self.summary) | fixed | after)
 
     def _run(self, shell_command: str, payload: dict[str, Any]) -> None:
         try:
@@ -85,30 +87,6 @@ class Notifier:
         if _log.hasHandlers():
             _log.warning("the --notify command %s", said)
         print(f"ursa: the --notify command {said}; the exit status is the run's own", file=sys.stderr)
-
-
-def exit_code(error: BaseException | None) -> int:
-    """The exit status of a run that ends with this error; a lost output counts as `ursa` counts it."""
-    if error is None:
-        return 1 if streams.output_failure() else 0
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    # UrsaError, typer.Exit and typer's usage errors all carry one; what doesn't is a bug.
-    code = getattr(error, "exit_code", 1)
-    return code if isinstance(code, int) else 1
-
-
-def _told(error: BaseException | None, otherwise: str) -> dict[str, Any]:
-    if isinstance(error, UrsaError):
-        return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    usage = getattr(error, "format_message", None)
-    if error is not None and usage is not None:
-        return {"error": "UsageError", "message": usage(), "hint": "`ursa COMMAND --help`"}
-    if isinstance(error, Exception) and not hasattr(error, "exit_code") and type(error).__name__ != "Abort":
-        hint = "This is a bug in ursa: please report the traceback, which is on stderr. Running it again is safe."
-        return {"error": type(error).__name__, "message": str(error), "hint": hint}
-    lost = streams.output_failure() if error is None else None
-    return {"error": None, "message": f"can't write the output: {lost}" if lost else otherwise, "hint": None}
 
 
 def _pipe(shell_command: str, payload: bytes, timeout_s: float) -> str | None:

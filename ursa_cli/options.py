@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from ursa_cli.session import Session
 
@@ -68,9 +69,19 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+class Group(TyperGroup):
+    """Subcommands with their whole summary: a sentence that is cut off says nothing."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(1_000)) for name, command in commands if command])
+
+
 def command_app(**settings: Any) -> typer.Typer:
     """A Typer app for one command module, in the house's settings."""
     return typer.Typer(
+        cls=Group,
         rich_markup_mode=None,
         add_completion=False,
         pretty_exceptions_enable=False,

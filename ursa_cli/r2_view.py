@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ursa.errors import InterruptedRunError, UrsaError, UsageError, named
-from ursa_cli import ingest_view
+from ursa_cli import ingest_view, typed
 from ursa_cli.render import size
 from ursa_cli.session import Session
 
@@ -41,6 +42,7 @@ def outcomes(
     """Register and print a result each; raises ``typer.Exit`` with the first failure's code."""
     wanted = list(dict.fromkeys(rec_ids))
     registering: set[str] = set()
+    session.out.totals = {"ok": 0, "have": 0, "fail": 0, "not_reached": len(wanted)}
     with session.bars() as bars:
 
         def follow(event: UploadProgress) -> None:
@@ -62,8 +64,6 @@ def plans(
     session: Session, data: DataInterface, rec_ids: Sequence[str], participant: str | None, *, overwrite: bool
 ) -> None:
     """Print what would be registered; raises ``typer.Exit`` with the first refusal's code."""
-    from ursa import Outcome
-
     wanted = list(dict.fromkeys(rec_ids))
     failed: list[UrsaError] = []
     for rec_id in wanted:
@@ -71,7 +71,7 @@ def plans(
             plan = data.plan_from_r2(rec_id, participant, overwrite=overwrite)
         except UrsaError as error:
             failed.append(error)
-            _outcome(session, Outcome(None, rec_id, "fail", error=error), alone=len(wanted) == 1)
+            ingest_view.failed(session, rec_id, error, alone=len(wanted) == 1)
         else:
             _plan(session, plan)
     _finish(session, "can be registered", len(wanted) - len(failed), failed)
@@ -81,7 +81,7 @@ def _finish(session: Session, what: str, ok: int, failed: Sequence[UrsaError]) -
     code = failed[0].exit_code if failed else 0
     session.out.record("summary", ok=ok, have=0, fail=len(failed), exit_code=code)
     if ok + len(failed) > 1:
-        session.out.line(f"{ok} {what}, {len(failed)} failed")
+        session.out.outcome(f"{ok} {what}, {len(failed)} failed")
     if code:
         raise typer.Exit(code)
 
@@ -89,7 +89,7 @@ def _finish(session: Session, what: str, ok: int, failed: Sequence[UrsaError]) -
 def _outcome(session: Session, outcome: Outcome, *, alone: bool) -> None:
     """JSON and failures as `ingest` tells them; a success in its own words, since nothing was uploaded."""
     if outcome.result is None or session.out.json:
-        ingest_view._outcome(session, outcome, alone=alone)
+        ingest_view.tell(session, outcome, alone=alone)
     else:
         _result(session, outcome.result)
 
@@ -98,7 +98,8 @@ def _result(session: Session, result: IngestResult) -> None:
     row = result.recording
     session.remember([row.rec_id])
     line = session.out.line
-    line(f"OK   {row.rec_id}: {_files(result.files_skipped)} in the bucket, registered as {row.recording_hash}")
+    files = _files(result.files_skipped)
+    session.out.outcome(f"OK   {row.rec_id}: {files} in the bucket, registered as {row.recording_hash}")
     line(f"     {result.action}; {size(result.bytes_skipped)} are there, nothing was sent, {result.seconds:.1f} s")
     if result.unlisted:
         line(
@@ -109,9 +110,10 @@ def _result(session: Session, result: IngestResult) -> None:
         line(f"     {result.junk} left out as junk (.DS_Store and the like)")
     for warning in result.warnings:
         line(f"     warning: {warning}")
+        session.out.log(logging.WARNING, f"{row.rec_id}: {warning}")
     if not row.participant_ids:
         line("     participant: unknown (`ursa participants backfill` takes names from participant.txt in the bucket)")
-    line(f"     next: ursa show {row.rec_id}{_profile(session)}")
+    line(f"     next: ursa show {row.rec_id}{typed.options()}")
 
 
 def _plan(session: Session, plan: BucketPlan) -> None:
@@ -136,14 +138,15 @@ def _plan(session: Session, plan: BucketPlan) -> None:
         note = "" if item.kind == "raw" else f"  {item.kind}"
         line(f"     {size(item.info.size_bytes):>11}  {item.path}{note}")
     line(f"     {size(plan.bytes)}; the catalog row would be {plan.action}, recording_hash {plan.recording_hash}")
-    line(f"     participant: {participant or 'unknown'}")
+    nobody = "unknown" if plan.action == "created" else "as it is registered"
+    line(f"     participant: {participant or nobody}")
     if recording.unlisted:
         line(f"     not in the manifest, measured and registered all the same: {named(recording.unlisted, _SHOWN)}")
     if recording.junk:
         line(f"     junk, left out: {named(recording.junk, _SHOWN)}")
     again = f" --participant {shlex.quote(participant)}" if participant else ""
     again += " --overwrite" if plan.overwrite else ""
-    line(f"     next: ursa ingest-r2 {recording.rec_id}{again}{_profile(session)}")
+    line(f"     next: ursa ingest-r2 {recording.rec_id}{again}{typed.options()}")
 
 
 def _interrupted(registering: set[str]) -> InterruptedRunError:
@@ -156,8 +159,3 @@ def _interrupted(registering: set[str]) -> InterruptedRunError:
 
 def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
-
-
-def _profile(session: Session) -> str:
-    config = f" --config {shlex.quote(str(session.config))}" if session.config else ""
-    return (f" -p {shlex.quote(session.profile)}" if session.profile != "r2" else "") + config

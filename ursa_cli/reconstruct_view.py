@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ursa_cli.render import print_error, size
+from ursa_cli.ingest_view import failed
+from ursa_cli.render import size
 from ursa_cli.session import Session
 
 if TYPE_CHECKING:
@@ -67,9 +69,21 @@ def _chosen(session: Session, data: DataInterface, choice: Choice) -> list[str |
     refs: list[str | Path] = [Path(ref) if looks_like_directory(ref) else ref for ref in choice.refs]
     refs += choice.rec_ids
     if choice.all_missing:
-        found = data.missing_manifests(on_left_out=lambda name, error: _left_out(session, name, error))
+        left_out: list[str] = []
+
+        def leave(name: str, error: UrsaError) -> None:
+            left_out.append(name)
+            _left_out(session, name, error)
+
+        found = data.missing_manifests(on_left_out=leave)
         if not found:
-            session.out.line("every recording in the bucket has a manifest, but for what is named above as left out")
+            session.out.outcome(f"every {'other ' if left_out else ''}recording in the bucket has a manifest")
+        if left_out:
+            session.out.outcome(
+                f"{len(left_out)} left out (SKIP above): a manifest that is broken, or a name that is no rec_id."
+                " Neither is ever replaced or guessed: mend it by hand.",
+                level=logging.WARNING,
+            )
         refs += found
     return list(dict.fromkeys(refs))
 
@@ -78,6 +92,7 @@ def _outcomes(session: Session, data: DataInterface, refs: list[str | Path], cho
     from ursa.cluster import executor
 
     counts = {"made": 0, "replaced": 0, "kept": 0, "planned": 0, "fail": 0}
+    session.out.totals = counts
     code = 0
     in_flight: dict[str, HashProgress] = {}
     following: list[str] = []
@@ -103,7 +118,7 @@ def _outcomes(session: Session, data: DataInterface, refs: list[str | Path], cho
     session.out.record("summary", **counts, exit_code=code, next=following)
     if len(refs) > 1:
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        session.out.line(told.replace("fail", "failed"))
+        session.out.outcome(told.replace("fail", "failed"))
     for command in following[:_NEXT_SHOWN]:
         session.out.line(f"next: {command}")
     if len(following) > _NEXT_SHOWN:
@@ -115,13 +130,13 @@ def _outcomes(session: Session, data: DataInterface, refs: list[str | Path], cho
 def _tell(session: Session, outcome: ReconstructOutcome) -> str:
     """The lines of one recording; returns what to count it as."""
     if outcome.error is not None:
-        _failed(session, outcome.rec_id, outcome.error)
+        failed(session, outcome.rec_id, outcome.error)
         return "fail"
     assert outcome.result is not None
     result = outcome.result
     status = "planned" if result.dry_run and result.action != "kept" else str(result.action)
     session.out.record("recording", status=status, **asdict(result) | {"action": str(result.action)})
-    session.out.line(_line(result))
+    session.out.outcome(_line(result))
     for warning in result.warnings:
         session.out.line(f"     warning: {warning}")
     return status
@@ -147,26 +162,10 @@ def _files(count: int) -> str:
     return f"{count} file" if count == 1 else f"{count} files"
 
 
-def _failed(session: Session, rec_id: str, error: UrsaError) -> None:
-    session.out.record(
-        "recording",
-        rec_id=rec_id,
-        status="fail",
-        error=type(error).__name__,
-        message=error.message,
-        hint=error.hint,
-        exit_code=error.exit_code,
-    )
-    if session.out.quiet:
-        print_error(error)
-    session.out.line(f"FAIL {rec_id}: {type(error).__name__}: {error.message}")
-    if error.hint:
-        session.out.line(f"     {error.hint}")
-
-
 def _left_out(session: Session, name: str, error: UrsaError) -> None:
     session.out.record("left_out", rec_id=name, error=type(error).__name__, message=error.message, hint=error.hint)
-    session.out.line(f"SKIP {name}: {type(error).__name__}: {error.message}")
+    # Its hint is for a directory on a disk.
+    session.out.outcome(f"SKIP {name}: {type(error).__name__}: {error.message}", level=logging.WARNING)
 
 
 def _next(session: Session, outcome: ReconstructOutcome) -> list[str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ursa_cli.typed import as_typed, told_as_typed
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ursa.errors import UrsaError
 
 SCHEMA_VERSION = 1
@@ -32,32 +37,51 @@ def plain(text: object) -> str:
 
 
 class Printer:
-    """Stdout for results, stderr for remarks; JSON Lines or text, never both."""
+    """Stdout for results, stderr for remarks; JSON Lines or text, never both.
+
+    ``totals`` is what the command's summary has so far, for one that fails before it comes to that; ``summary`` is what
+    it had, None before. ``log`` gets what the log file of the run has to hold, whatever is printed.
+    """
 
     def __init__(self, *, json: bool, quiet: bool, color: bool) -> None:
         self.json = json
         self.quiet = quiet
         self.color = color
+        self.totals: Mapping[str, Any] = {}
+        self.summary: Mapping[str, Any] | None = None
+        self.log: Callable[[int, str], object] = lambda _level, _text: None
 
     def line(self, text: str = "") -> None:
         """A line of a text result."""
         if not self.json and not self.quiet:
-            print(_encodable("\n".join(plain(part) for part in text.split("\n"))))
+            print(_encodable("\n".join(plain(part) for part in as_typed(text).split("\n"))))
+
+    def advice(self, text: str) -> None:
+        """What to do about the line above: indented below it."""
+        if not self.json and not self.quiet:
+            print(_encodable(wrapped(plain(as_typed(f"     {text}")), "     ", sys.stdout)))
+
+    def outcome(self, text: str, *, hint: str | None = None, level: int = logging.INFO) -> None:
+        """What became of a recording, or of them all: a line of the result, and one of the log, there with its hint."""
+        self.line(text)
+        self.log(level, f"{text} | {hint}" if hint else text)
 
     def error(self, text: str) -> None:
         """Something that is wrong and does not end the run; said even when quiet."""
-        print(_encodable(f"ursa: {plain(text)}", sys.stderr), file=sys.stderr)
+        print(_encodable(f"ursa: {plain(as_typed(text))}", sys.stderr), file=sys.stderr)
 
     def note(self, text: str) -> None:
         """A remark that is not the result."""
         if not self.quiet:
             indent = " " * (len(text) - len(text.lstrip(" ")))
-            print(_encodable(wrapped(plain(text), indent, sys.stderr), sys.stderr), file=sys.stderr)
+            print(_encodable(wrapped(plain(as_typed(text)), indent, sys.stderr), sys.stderr), file=sys.stderr)
 
     def record(self, kind: str, /, **fields: Any) -> None:
         """A JSON line."""
+        if kind == "summary":
+            self.summary = fields
         if self.json:
-            content = {"schema_version": SCHEMA_VERSION, "type": kind} | fields
+            content = {"schema_version": SCHEMA_VERSION, "type": kind} | told_as_typed(fields)
             # In one write: with several recordings in flight a progress line may come at any moment.
             print(json.dumps(content, default=_jsonable, ensure_ascii=True) + "\n", end="")
 
@@ -77,6 +101,7 @@ class Printer:
 
 
 _NARROWEST = 8
+_HELD = "\0"  # in no text that was made plain
 
 
 def _columns(stream: Any) -> int | None:
@@ -111,18 +136,22 @@ def _padded(cell: str, width: int) -> str:
 
 
 def wrapped(text: str, indent: str, stream: Any) -> str:
-    """For people: broken at spaces to the terminal's width, the next lines indented. In a pipe, as it is."""
+    """For people: broken at spaces to the terminal's width, the next lines indented. In a pipe, as it is.
+
+    Commands in backquotes stay whole, for they are copied.
+    """
     columns = _columns(stream)
     if not columns:
         return text
-    lines = textwrap.wrap(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines) or text
+    held = re.sub(r"`[^`]+`", lambda command: command[0].replace(" ", _HELD), text)
+    lines = textwrap.wrap(held, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(_HELD, " ") or text
 
 
 def print_error(error: UrsaError) -> None:
     """An error as an admin reads it: what, why, and what to type next."""
-    told = [f"ursa: {type(error).__name__}: {plain(error.message)}"]
-    told += [f"      {plain(error.hint)}"] if error.hint else []
+    told = [f"ursa: {type(error).__name__}: {plain(as_typed(error.message))}"]
+    told += [f"      {plain(as_typed(error.hint))}"] if error.hint else []
     for text in told:
         print(_encodable(wrapped(text, "      ", sys.stderr), sys.stderr), file=sys.stderr)
 

@@ -8,8 +8,8 @@ A JSON report (``schema_version`` 1) is one object; times are ISO 8601 in UTC, s
 * ``started_at``, ``updated_at``, ``ended_at`` (null while it runs), ``seconds``
 * ``exit_code`` (null while it runs); ``error``: null, or ``error`` (its class), ``message``, ``hint`` of what ended it
 * ``counts``: recordings by status; ``expected``: how many there are to do, null where nobody knows
-* ``totals``: ``recordings``, ``files_uploaded``, ``files_skipped``, ``bytes_uploaded``, ``bytes_skipped``,
-  ``evidence`` (files by how well they are proven: ``sha256``, ``etag``, ``size``)
+* ``totals``: ``recordings``, ``files_uploaded``, ``files_skipped``, ``bytes_uploaded`` (``bytes_resumed`` of
+  them sent by an earlier run), ``bytes_skipped``, ``evidence`` (files by how well they are proven: ``sha256``, ``etag``, ``size``)
 * ``summary``: what the command adds; ``throughput``: at most 600 pairs ``[seconds since the start, bytes uploaded]``
 * ``recordings``: the fields of ``RecordingEntry``, in the order in which they ended
 
@@ -35,10 +35,12 @@ from ursa_cli.report_curve import Curve
 from ursa_cli.report_file import refuse_unwritable, replace_with
 from ursa_cli.report_text import encoded, shortened, without_secrets
 from ursa_cli.report_verdict import Verdict, verdict
+from ursa_cli.typed import told_as_typed
 
 Status = Literal["ok", "have", "skip", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "have", "skip", "fail")
 FORMATS = (".json", ".html")
+_SUMMED = ("files_uploaded", "files_skipped", "bytes_uploaded", "bytes_resumed", "bytes_skipped")
 _EVERY_S = 30.0
 # A report must never take more of a run than this share of its time, however slow the disk is that it is on.
 _MOST_OF_THE_TIME = 0.02
@@ -51,7 +53,9 @@ class RecordingEntry:
     """What became of one recording. Sizes in bytes, times in seconds.
 
     ``evidence`` counts its files by how well they are proven (``sha256``, ``etag``, ``size``). ``error`` is the
-    error's class, ``message`` why it failed or was skipped, ``hint`` the mend: what to type next.
+    error's class, ``message`` why it failed or was skipped, ``hint`` the mend: what to type next. ``reached`` is False
+    of a skipped one of which that says nothing: the run was stopped before. Such ones are not in the report's counts.
+    ``bytes_resumed``: the share of ``bytes_uploaded`` that an earlier run had sent.
     """
 
     rec_id: str
@@ -70,6 +74,8 @@ class RecordingEntry:
     hint: str | None = None
     warnings: tuple[str, ...] = ()
     finished_at: datetime | None = None
+    bytes_resumed: int = 0
+    reached: bool = True
 
 
 class RunReport:
@@ -141,14 +147,14 @@ class RunReport:
             self._write_now_and_then()
 
     def _add(self, entry: RecordingEntry) -> None:
-        self._counts[entry.status] += 1
-        for name in ("files_uploaded", "files_skipped", "bytes_uploaded", "bytes_skipped"):
+        self._counts[entry.status] += entry.reached
+        for name in _SUMMED:
             self._totals[name] += getattr(entry, name)
         self._evidence.update(entry.evidence)
         # Not asdict: it can't copy every Mapping.
-        short = shortened({item.name: getattr(entry, item.name) for item in fields(entry)})
+        short = shortened(told_as_typed({item.name: getattr(entry, item.name) for item in fields(entry)}))
         self._recordings.append(encoded(short))
-        if entry.status in ("fail", "skip"):
+        if entry.reached and entry.status in ("fail", "skip"):
             self._keep_trouble(RecordingEntry(**short))
 
     def sample(self, at_s: float, bytes_uploaded: int) -> None:
@@ -225,11 +231,10 @@ class RunReport:
             "counts": dict(self._counts),
             "totals": {
                 "recordings": self._counts.total(),
-                **{name: self._totals[name] for name in ("files_uploaded", "files_skipped")},
-                **{name: self._totals[name] for name in ("bytes_uploaded", "bytes_skipped")},
+                **{name: self._totals[name] for name in _SUMMED},
                 "evidence": dict(self._evidence),
             },
-            "summary": dict(summary),
+            "summary": told_as_typed(summary),
             "throughput": self._curve.points,
         }
 
@@ -253,7 +258,7 @@ def _told(error: BaseException | None) -> dict[str, Any] | None:
         return None
     message = error.message if isinstance(error, UrsaError) else str(error)
     hint = error.hint if isinstance(error, UrsaError) else None
-    return shortened({"error": type(error).__name__, "message": message, "hint": hint})
+    return shortened(told_as_typed({"error": type(error).__name__, "message": message, "hint": hint}))
 
 
 def _version() -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from html import escape
 from importlib.resources import files
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli.render import plain, size
@@ -98,16 +100,19 @@ def _verdict(facts: Mapping[str, Any]) -> str:
 def _tiles(facts: Mapping[str, Any]) -> str:
     totals, counts = facts["totals"], facts["counts"]
     expected = f"of {facts['expected']}" if facts["expected"] is not None else "in all"
-    mean = totals["bytes_uploaded"] / facts["seconds"] if facts["seconds"] > 0 else 0.0
+    sent = totals["bytes_uploaded"] - totals["bytes_resumed"]
+    mean = sent / facts["seconds"] if facts["seconds"] > 0 else 0.0
     now = f"{counts['ok']:,} now, {counts['have']:,} before"
-    open_ends = f"{counts['fail']:,} failed, {counts['skip']:,} skipped"
+    ended = facts["state"] == "finished" and facts["expected"] is not None
+    left = max(0, facts["expected"] - totals["recordings"]) if ended else 0
+    open_ends = f"{counts['fail']:,} failed, {counts['skip']:,} skipped" + (f", {left:,} not reached" if left else "")
     tiles = [
         ("Recordings", f"{totals['recordings']:,}", expected),
         ("Registered", f"{counts['ok'] + counts['have']:,}", now),
-        ("Not registered", f"{counts['fail'] + counts['skip']:,}", open_ends),
+        ("Not registered", f"{counts['fail'] + counts['skip'] + left:,}", open_ends),
         (
             "Uploaded",
-            size(totals["bytes_uploaded"]),
+            size(sent),
             f"{totals['files_uploaded']:,} files, {_together(size(round(mean)))}/s",
         ),
         ("Was there", size(totals["bytes_skipped"]), f"{totals['files_skipped']:,} files"),
@@ -154,7 +159,8 @@ def _trouble(entry: RecordingEntry) -> str:
 
 def _footer(facts: Mapping[str, Any]) -> str:
     code = "none yet" if facts["exit_code"] is None else facts["exit_code"]
-    typed = " ".join(facts["command"])
+    # The name of what was started, not where it is; the rest so that a shell takes it again.
+    typed = shlex.join([PurePath(word).name if not at else word for at, word in enumerate(facts["command"])])
     return (
         f"<p><code>{_text(typed)}</code></p>"
         f"<p>exit status {code} · ursa {_text(facts['version'])} · state of {_text(facts['updated_at'][:19])}Z</p>"

@@ -41,9 +41,9 @@ def job(
     """The job of these options, with what this machine knows."""
     profile = load_config(session.config).profile(session.profile)
     if not _SPAN.fullmatch(wait):
-        raise UsageError(f"--wait {wait}: no time", hint="30m, 2h, 90s")
+        raise UsageError(f"--wait {wait}: no time", hint="Write for instance 30m, 2h or 90s.")
     if report is not None and report.suffix not in (".json", ".html"):
-        raise UsageError(f"--report {report}: a report ends in .json or .html")
+        raise UsageError(f"--report {report}: a report ends in .json or .html", hint="Write for instance ~/ursa.html.")
     op = profile.kind == "s3" and profile.credentials.provider == "1password"
     return Job(
         program=_program(),
@@ -86,7 +86,7 @@ def _state(name: str) -> Path:
 def _time(text: str) -> time:
     found = _TIME.fullmatch(text)
     if found is None:
-        raise UsageError(f"--at {text}: no time of day", hint="02:30, 23:05")
+        raise UsageError(f"--at {text}: no time of day", hint="Write for instance 02:30 or 23:05.")
     return time(int(found[1]), int(found[2]))
 
 

@@ -8,10 +8,10 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ursa.errors import InterruptedRunError
-from ursa_cli import streams
+from ursa_cli import streams, typed
 
 if TYPE_CHECKING:
     from ursa import DataInterface
@@ -31,7 +31,9 @@ def interrupted() -> InterruptedRunError:
 
 
 class Session:
-    """One run of a command."""
+    """One run of a command. ``current``: the last one that began in this process."""
+
+    current: ClassVar[Session | None] = None
 
     def __init__(
         self,
@@ -47,6 +49,8 @@ class Session:
     ) -> None:
         from ursa_cli.render import Printer
 
+        Session.current = self
+        typed.remember(profile, config)
         self.profile = profile
         self.config = config
         self.verbose = verbose and not quiet
@@ -66,12 +70,24 @@ class Session:
         """
         from ursa import DataInterface
 
-        self._start_log_file()
+        self.start_log_file()
         data = DataInterface(self.profile, self.config, **settings)
         if writes:
             data.enable_writes(roles=writes)
         self._opened.append(data)
         return data
+
+    def start_log_file(self) -> None:
+        """Begin the log of --log-file, unless it has begun.
+
+        Raises:
+            UsageError: the path can be no file.
+        """
+        if self.log_file is not None and self._log is None:
+            from ursa_cli.logs import RunLog
+
+            self._log = RunLog(self.log_file, profile=self.profile)
+            self.out.log = self._log.say
 
     def bars(self) -> Bars:
         """Progress for this run: bars on a terminal, now and then a line in a pipe with --verbose, else nothing."""
@@ -105,7 +121,7 @@ class Session:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         told = interrupted() if isinstance(error, KeyboardInterrupt) else error
         if self._log is not None:
-            self._log.end(told)
+            self._log.end(told, self.out.summary)
         if told is not None and told is not error:
             raise told from None
 
@@ -122,9 +138,3 @@ class Session:
             self._bars.freeze()
         streams.warn("\nursa: stopping, what is in flight may end; once more to stop at once")
         raise KeyboardInterrupt
-
-    def _start_log_file(self) -> None:
-        if self.log_file is not None and self._log is None:
-            from ursa_cli.logs import RunLog
-
-            self._log = RunLog(self.log_file, profile=self.profile)

@@ -1,11 +1,18 @@
-"""How `verify` tells what it found."""
+"""How `verify` tells what it found: recording by recording, as it goes."""
 
 from __future__ import annotations
 
+import logging
+import shlex
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from ursa.errors import InterruptedRunError, RecordingNotFoundError, UsageError
+from ursa.policies import Mark
 from ursa_cli.session import Session
 
 if TYPE_CHECKING:
@@ -13,56 +20,142 @@ if TYPE_CHECKING:
     from ursa.policies import Level
 
 _EXIT_DIFFERENT = 6
+_NAMES = {
+    Mark.SAME: "same",
+    Mark.MISSING: "missing",
+    Mark.UNREGISTERED: "not in the catalog",
+    Mark.DIFFERENT: "different",
+    Mark.ERROR: "not checked",
+}
 
 
 def run(
     session: Session, refs: list[str], everything: bool, level: Level, subset: str | None, dask: str | None
 ) -> None:
     """Verify and print; raises ``typer.Exit(6)`` where something is wrong."""
-    from ursa import UsageError
     from ursa.cluster import executor
 
     if bool(refs) == everything:
         raise UsageError("name recordings, or say --all", hint="See `ursa verify --help`.")
-
-    several = everything or len(refs) > 1
-
-    def on_file(rec_id: str, check: FileCheck) -> None:
-        detail = f"  ({check.detail})" if check.detail else ""
-        path = f"{rec_id}/{check.path}" if several else check.path
-        session.out.line(f"{check.mark} {check.evidence or '-':<7} {path}{detail}")
-
-    with executor(dask) as workers:
-        checks = session.data().verify(
-            refs, everything=everything, level=level, subset=subset, executor=workers, on_file=on_file
-        )
-    for check in checks:
-        _summary(session, check)
-    wrong = sum(not check.ok for check in checks)
-    session.out.record("summary", recordings=len(checks), wrong=wrong, exit_code=_EXIT_DIFFERENT if wrong else 0)
-    if wrong:
-        raise typer.Exit(_EXIT_DIFFERENT)
+    told = _Told(session, several=everything or len(refs) > 1, directories=_directories(refs))
+    session.out.totals = told.counts
+    data = session.data()
+    try:
+        with executor(dask) as workers:
+            for check in data.verify_each(
+                refs, everything=everything, level=level, subset=subset, executor=workers, on_file=told.file
+            ):
+                told.recording(check)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: {told.in_all()} until then; nothing was changed",
+            hint="Run it again from the start; --subset 1/7 and so on looks at a part each time.",
+        ) from None
+    told.end()
 
 
-def _summary(session: Session, check: RecordingCheck) -> None:
-    from ursa.policies import Mark
+def _directories(refs: list[str]) -> dict[str, str]:
+    from ursa.verify import looks_like_directory
 
-    names = {
-        Mark.SAME: "same",
-        Mark.MISSING: "missing",
-        Mark.UNREGISTERED: "not in the catalog",
-        Mark.DIFFERENT: "different",
-        Mark.ERROR: "not checked",
-    }
-    counts = {name: check.count(mark) for mark, name in names.items()}
-    session.out.record(
-        "recording",
-        rec_id=check.rec_id,
-        recording_hash=check.recording_hash,
-        status="ok" if check.ok else "fail",
-        files=list(check.files),
-        left_out=check.left_out,
+    return {Path(ref).absolute().name: ref for ref in refs if looks_like_directory(ref)}
+
+
+@dataclass
+class _Told:
+    """What has been told so far; nothing of a recording is kept. ``directories``: those that were named, by rec_id."""
+
+    session: Session
+    several: bool
+    directories: dict[str, str]
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("recordings", "wrong", "not_checked", "files", "left_out"), 0)
     )
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no files"
-    told += f"; {check.left_out} left out by --subset" if check.left_out else ""
-    session.out.line(f"{'OK  ' if check.ok else 'FAIL'} {check.rec_id}: {told}")
+    _headed: str | None = None
+
+    def file(self, rec_id: str, check: FileCheck) -> None:
+        """A file's line."""
+        if self.several and self._headed != rec_id:
+            self._headed = rec_id
+            self.session.out.line(rec_id)
+        detail = f"  ({check.detail})" if check.detail else ""
+        self.session.out.line(f"{check.mark} {check.evidence or '-':<7} {check.path}{detail}")
+        if check.mark is not Mark.SAME:
+            self.session.out.log(logging.WARNING, f"{rec_id}: {check.mark} {check.path}{detail}")
+
+    def recording(self, check: RecordingCheck) -> None:
+        """A recording's verdict, and what to do where it is bad."""
+        status = "fail" if not check.ok else "ok" if check.files else "none"
+        if status == "none" and not check.left_out:
+            status = "fail"  # a recording without a file: there is nothing that could be right
+        mend = _mend(check, self.directories.get(check.rec_id)) if status == "fail" else None
+        self.counts["recordings"] += 1
+        self.counts["wrong"] += status == "fail"
+        self.counts["not_checked"] += status == "none"
+        self.counts["files"] += len(check.files)
+        self.counts["left_out"] += check.left_out
+        self.session.out.record(
+            "recording",
+            rec_id=check.rec_id,
+            recording_hash=check.recording_hash,
+            status=status,
+            files=list(check.files),
+            left_out=check.left_out,
+            hint=mend,
+        )
+        found = Counter(file.mark for file in check.files)
+        words = ", ".join(f"{found[mark]} {name}" for mark, name in _NAMES.items() if found[mark])
+        words += f"{'; ' if words else ''}{check.left_out} left out by --subset" if check.left_out else ""
+        level = logging.ERROR if status == "fail" else logging.INFO
+        label = {"ok": "OK  ", "fail": "FAIL", "none": "NONE"}[status]
+        self.session.out.outcome(f"{label} {check.rec_id}: {words or 'no files to check'}", hint=mend, level=level)
+        if mend:
+            self.session.out.advice(mend)
+
+    def in_all(self) -> str:
+        """The counts, in words."""
+        counts = self.counts
+        right = counts["recordings"] - counts["wrong"] - counts["not_checked"]
+        told = [f"{right} right", f"{counts['wrong']} wrong"]
+        told += [f"{counts['not_checked']} not looked at"] if counts["not_checked"] else []
+        left = f", {counts['left_out']} left out by --subset" if counts["left_out"] else ""
+        what = "1 recording" if counts["recordings"] == 1 else f"{counts['recordings']} recordings"
+        return f"{what}: {', '.join(told)}; {counts['files']} files checked{left}"
+
+    def end(self) -> None:
+        """The summary. Raises ``typer.Exit``, or RecordingNotFoundError where there was nothing to verify."""
+        counts = self.counts
+        if not counts["recordings"]:
+            raise RecordingNotFoundError(
+                "nothing was verified: this catalog has no recordings",
+                hint="Is it the right one? `ursa config show` and `ursa catalog location` say which it is.",
+            )
+        code = _EXIT_DIFFERENT if counts["wrong"] else 0
+        self.session.out.record("summary", **counts, exit_code=code)
+        if self.several:
+            self.session.out.outcome(self.in_all())
+        if not counts["files"] and not code:
+            self.session.out.note("Nothing was checked: --subset left out every file.")
+        if code:
+            raise typer.Exit(code)
+
+
+def _mend(check: RecordingCheck, directory: str | None) -> str:
+    """The next step where something is wrong."""
+    rec_dir = shlex.quote(directory) if directory else "REC_DIR"
+    marks = {file.mark for file in check.files}
+    if check.on_disk and check.recording_hash is None:
+        return f"It is not registered. `ursa ingest {rec_dir}` uploads what is missing, and registers it."
+    steps = []
+    if Mark.DIFFERENT in marks:
+        steps.append(
+            "Find out which copy is right before anything is deleted. Where the disk is:"
+            f" `ursa ingest {rec_dir} --overwrite --replace-objects`."
+        )
+    elif Mark.MISSING in marks:
+        where = "" if directory else ", on a disk that has it,"
+        steps.append(f"`ursa ingest {rec_dir} --overwrite`{where} uploads again what the bucket lacks.")
+    elif check.on_disk and Mark.UNREGISTERED in marks:
+        steps.append(f"`ursa ingest {rec_dir}` registers what is not in the catalog.")
+    if Mark.ERROR in marks:
+        steps.append("What could not be checked is neither right nor wrong: run it again, or `ursa doctor`.")
+    return " ".join(steps) or f"`ursa show {check.rec_id} --files` lists what is registered."

@@ -113,7 +113,7 @@ def test_json_lines_only(mixed: Lab) -> None:
     ]
     assert recordings[3]["error"] == "ChecksumMismatchError" and recordings[3]["exit_code"] == 6
     assert summary["type"] == "summary" and summary["exit_code"] == 3 and summary["failed"] == 1
-    assert summary["counts"] == {"ok": 1, "have": 1, "skip": 1, "fail": 1}
+    assert summary["counts"] == {"ok": 1, "have": 1, "skip": 1, "fail": 1, "not_reached": 0}
     assert done.stdout.endswith("\n") and done.stderr  # logs are on stderr
 
 
@@ -203,7 +203,8 @@ def test_on_failure_stop(lab: Lab) -> None:
     lab.make(3)
     done = lab.batch("--on-failure", "stop", "--jobs", "1")
     assert done.returncode == 3 and f"SKIP {rec(3)}: not tried, since {rec(2)} failed" in done.stdout
-    assert "Not all was tried" in done.stderr and lab.rows() == [rec(1)]
+    assert f"1 not reached: not tried, since {rec(2)} failed" in done.stderr and lab.rows() == [rec(1)]
+    assert "0 skipped, 1 failed, 1 not reached; " in done.stdout.splitlines()[-1]
 
 
 def test_settle_and_reconstruct_missing(lab: Lab) -> None:

@@ -76,7 +76,7 @@ def test_a_signal_is_130_and_what_had_ended_is_told(nas: Path, common: tuple[str
     assert process.returncode == 130, err
     *lines, last = out.splitlines()
     assert lines == [f"OK   {rec(2)}: 2 uploaded, 0 skipped", f"OK   {rec(3)}: 2 uploaded, 0 skipped"]
-    assert last.startswith("3 recordings: 2 registered, 0 already registered, 0 skipped, 1 not finished, 0 failed")
+    assert last.startswith("3 recordings: 2 registered, 0 already registered, 0 skipped, 0 failed, 1 not reached; ")
     assert "interrupted" in err and rec(1) in err and "same command again" in err and "Traceback" not in err
     assert rows(common) == [rec(2), rec(3)]
     told = json.loads(reports[0].read_text())
@@ -84,7 +84,10 @@ def test_a_signal_is_130_and_what_had_ended_is_told(nas: Path, common: tuple[str
     assert [entry["rec_id"] for entry in told["recordings"]] == [rec(2), rec(3)]
     assert rec(2) in reports[1].read_text()
     payload = json.loads(note.read_text())
-    assert payload["exit_code"] == 130 and payload["counts"]["ok"] == 2
+    assert payload["exit_code"] == 130 and payload["error"] == "InterruptedRunError"
+    assert payload["counts"] == {"ok": 2, "have": 0, "skip": 0, "fail": 0, "not_reached": 1}
+    assert f"interrupted: {rec(1)} has" in payload["message"] and "2 registered" in payload["message"]
+    assert "again" in payload["hint"]
     again = run_ursa("batch", nas, *common)
     assert again.returncode == 0 and again.stdout.startswith(f"OK   {rec(1)}: ")
     assert f"HAVE {rec(3)}: already registered" in again.stdout and rows(common) == [rec(1), rec(2), rec(3)]
@@ -92,14 +95,23 @@ def test_a_signal_is_130_and_what_had_ended_is_told(nas: Path, common: tuple[str
 
 def test_the_time_is_over(nas: Path, common: tuple[str, ...]) -> None:
     started = time.monotonic()
-    done = run_ursa("batch", nas, "--bwlimit", "0.5M", "--jobs", "1", "--max-duration", "2s", "--json", *common)
+    report, note = nas.parent / "r.json", nas.parent / "note.json"
+    words = ("--bwlimit", "0.5M", "--jobs", "1", "--max-duration", "2s", "--report", report)
+    done = run_ursa("batch", nas, *words, "--notify", f"cat > '{note}'", "--json", *common)
     assert time.monotonic() - started < 15, "the large one alone takes some forty"
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     recordings = {line["rec_id"]: line for line in lines if line["type"] == "recording"}
     assert [line["status"] for line in recordings.values()] == ["skip"] * 3
     assert recordings[rec(1)]["reason"] == "the time of --max-duration is over; it goes on next time"
-    assert lines[-1]["stopped"] == "the time of --max-duration is over" and "Not all was tried" in done.stderr
+    assert not any(line["reached"] for line in recordings.values())
+    assert lines[-1]["stopped"] == "the time of --max-duration is over"
+    assert lines[-1]["counts"] == {"ok": 0, "have": 0, "skip": 0, "fail": 0, "not_reached": 3}
+    payload = json.loads(note.read_text())
+    for said in (done.stderr, payload["message"], lines[-1]["message"]):
+        assert "3 not reached: the time of --max-duration is over" in said
+    assert "goes on from there" in payload["hint"] and payload["exit_code"] == 3
+    assert "3 of 3 recordings were not reached" in json.loads(report.read_text())["verdict"]["words"]
     assert rows(common) == []
     again = run_ursa("batch", nas, *common)
     first = again.stdout.splitlines()[0]

@@ -135,7 +135,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     store = Path(os.environ["HOME"]) / ".local" / "share" / "ursa"
     assert not (store / "constellation-data").exists()
     assert {path: path.stat().st_mtime_ns for path in rec_dir.rglob("*")} == before
-    (plan,) = lines(run_ursa("ingest", rec_dir, "--dry-run", "--json", "-p", "local").stdout)
+    plan, summary = lines(run_ursa("ingest", rec_dir, "--dry-run", "--json", "-p", "local").stdout)
+    assert (summary["type"], summary["ok"], summary["exit_code"]) == ("summary", 1, 0)
     assert (plan["type"], plan["action"], {item["action"] for item in plan["files"]}) == ("plan", "created", {"upload"})
     assert run_ursa("ls", "--json", "-p", "local").stdout == ""
     (rec_dir / "eeg_a" / "seg_000.edf").unlink()

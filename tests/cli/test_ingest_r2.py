@@ -46,7 +46,7 @@ def test_ok(bucket: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == f"OK   {REC}: 4 files in the bucket, registered as {registered_hash()}"
     assert "created" in lines[1] and "nothing was sent" in lines[1]
-    assert lines[-1].strip() == f"next: ursa show {REC} -p local"
+    assert lines[-1].strip() == f"next: ursa show {REC} --profile local"
     assert done.stderr == ""
     (row,) = DataInterface("local").list_recordings()
     assert row.participant_ids == (participant_id("Aria Lin"),)
@@ -59,7 +59,7 @@ def test_unknown_participants_unlisted_files_and_junk_are_told(bucket: Path) -> 
     done = ursa(REC)
     assert "1 not in the manifest, registered all the same: camera_left/seg_000.mp4" in done.stdout
     assert "1 left out as junk" in done.stdout
-    assert "participant: unknown (`ursa participants backfill`" in done.stdout
+    assert "participant: unknown (`ursa participants backfill --profile local`" in done.stdout
 
 
 def test_json_is_as_ingest_prints_it(bucket: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_refusal_alone_is_an_error_with_its_exit_code(bucket: Path) -> None:
     assert (done.returncode, done.stdout) == (6, "")
     assert done.stderr.startswith(f"ursa: MissingFilesError: {REC}: 1 of 2 listed files is not whole in the bucket")
     assert "eeg_a/seg_000.edf (5 bytes instead of 9,000)" in done.stderr
-    assert "Nothing was registered. `ursa ingest REC_DIR` uploads what is missing" in done.stderr
+    assert "Nothing was registered. `ursa ingest REC_DIR --profile local` uploads what is missing" in done.stderr
     assert DataInterface("local").list_recordings() == []
 
 
@@ -115,7 +115,7 @@ def test_several_one_line_each_and_the_first_failures_code(bucket: Path) -> None
     assert lines[1].startswith(f"FAIL {OTHER}: MissingFilesError: ") and "mic_room/b.wav (missing)" in lines[1]
     assert lines[2].startswith(f"FAIL {THIRD}: ManifestNotFoundError: ")
     assert lines[3] == "1 registered, 2 failed"
-    assert f"     Nothing was registered. `ursa reconstruct {THIRD}` makes one" in done.stdout
+    assert f"     Nothing was registered. `ursa reconstruct {THIRD} --profile local` makes one" in done.stdout
     assert done.stderr == ""
     again = ursa(THIRD, REC, REC)
     assert again.returncode == 1
@@ -162,7 +162,7 @@ def test_a_directory_is_told_where_to_go(word: str, bucket: Path, tmp_path: Path
     make_recording(tmp_path, REC, FILES)
     done = ursa(word, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "UsageError" in done.stderr and f"`ursa ingest {word}`" in done.stderr
+    assert "UsageError" in done.stderr and f"`ursa ingest {word} --profile local`" in done.stderr
     assert DataInterface("local").list_recordings() == []
 
 

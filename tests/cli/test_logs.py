@@ -46,7 +46,10 @@ def test_the_run_is_told_from_its_beginning_to_its_end(tmp_path: Path) -> None:
     lines = log.read_text().splitlines()
     assert all(re.match(rf"{STAMP} (INFO|ERROR|WARNING) ursa\S* ", line) for line in lines), lines
     ends = [line for line in lines if "run ends" in line]
-    assert ends[0].endswith("run ends: done") and "exit status 5" in ends[1]
+    assert ends[0].endswith("run ends: done, exit status 0: 1 ok, 0 have, 0 fail")
+    assert ends[1].endswith("run ends: exit status 5: 0 ok, 0 have, 1 fail")
+    assert any(f" OK   {REC}: 2 uploaded, 0 skipped" in line for line in lines)
+    assert any(f" ERROR ursa.run FAIL {REC}: RecordingExistsError: " in line and " | " in line for line in lines)
     assert len([line for line in lines if "run begins: ursa" in line and "profile local" in line]) == 2
 
 

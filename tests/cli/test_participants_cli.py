@@ -79,7 +79,7 @@ def test_a_dry_run_tells_and_writes_nothing(registered: None) -> None:
         f"PLAN {BARE}: would get Aria Lin ({ARIA})",
         f"FAIL {BROKEN}: InvalidRecordingError: {key}: it has more than one line",
         "     No participant was attached. Put the name there, on one line of at most 200 characters, as UTF-8,"
-        f" then run `ursa participants backfill {BROKEN}`.",
+        f" then run `ursa participants backfill {BROKEN} --profile local`.",
         f"SKIP {SILENT}: no participant.txt in the bucket",
         "1 to attach, 1 without participant.txt, 1 broken, 1 with participants left alone; nothing was written",
     ]

@@ -63,6 +63,7 @@ def ok(number: int, **fields: Any) -> RecordingEntry:
         "files_uploaded": 3,
         "files_skipped": 1,
         "bytes_uploaded": 1000,
+        "bytes_resumed": 0,
         "bytes_skipped": 10,
         "seconds": 2.5,
         "recording_hash": "ab" * 32,
@@ -102,6 +103,7 @@ def test_a_finished_report_has_it_all(tmp_path: Path, suffix: str) -> None:
         "files_uploaded": 3,
         "files_skipped": 1,
         "bytes_uploaded": 1000,
+        "bytes_resumed": 0,
         "bytes_skipped": 10,
         "evidence": {"sha256": 3, "etag": 1},
     }
@@ -255,6 +257,20 @@ def test_a_dry_run_claims_nothing(tmp_path: Path) -> None:
     assert (
         told["level"] == "warn" and "nothing was sent or written" in told["words"] and "registered" not in told["words"]
     )
+
+
+def test_the_page_tells_the_command_as_a_shell_takes_it_again_and_what_was_not_reached(tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    report = a_report(path, command=["/opt/my venv/bin/ursa", "batch", "/our nas", "--settle", "10m"])
+    report.expect(3)
+    report.add(ok(0))
+    report.add(RecordingEntry(REC.format(1), "/nas/1", "skip", message="the time is over", reached=False))
+    report.finish(3, {})
+    text = path.read_text()
+    assert "<code>ursa batch &#x27;/our nas&#x27; --settle 10m</code>" in text
+    assert "0 failed, 0 skipped, 2 not reached" in text and "2 of 3 recordings were not reached" in text
+    told = read(path)
+    assert told["counts"]["skip"] == 0 and len(told["recordings"]) == 2
 
 
 def test_what_ended_the_run_is_in_it(tmp_path: Path) -> None:

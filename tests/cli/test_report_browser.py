@@ -103,6 +103,10 @@ def test_the_page_filters_sorts_and_unfolds(page: Browser, tmp_path: Path) -> No
     assert page.run(SHOWN)[0] == entries(40)[0].rec_id
     assert page.run("return document.querySelector('th[data-key=seconds]').ariaSort") == "ascending"
     page.click(".chip.fail")
+    row = page.run("return document.querySelector('tr.row').innerText")
+    assert "ConflictError: eeg_a/x.edf differs" in row and "ursa verify rec_x" in row, "without a click"
+    cut = "return [...document.querySelectorAll('.brief')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert page.run(cut) == 0
     page.click("tr.row .name button")
     told = page.run("return document.querySelector('tr.more').innerText")
     assert "ConflictError: eeg_a/x.edf differs" in told and "ursa verify rec_x" in told and "Copy" in told

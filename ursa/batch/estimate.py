@@ -20,7 +20,10 @@ _CATALOG_CLASS_B = 28
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Totals over plans. Sizes in bytes; requests by R2's billing class; an upper bound as far as plans can tell."""
+    """Totals over plans. Sizes in bytes; requests by R2's billing class; an upper bound as far as plans can tell.
+
+    ``bytes_in_parts`` of ``bytes`` are in the bucket, in parts that an earlier run sent.
+    """
 
     recordings: int = 0
     files: int = 0
@@ -28,6 +31,7 @@ class Estimate:
     files_skipped: int = 0
     class_a: int = 0
     class_b: int = 0
+    bytes_in_parts: int = 0
 
     @property
     def dollars(self) -> float:
@@ -40,8 +44,8 @@ class Estimate:
         return self.bytes / 1e9 * _GB_MONTH_DOLLARS
 
     def seconds(self, bytes_per_s: float) -> float:
-        """How long the bytes take at this rate."""
-        return self.bytes / bytes_per_s
+        """How long what has to be sent takes at this rate."""
+        return (self.bytes - self.bytes_in_parts) / bytes_per_s
 
     def plus(self, plan: IngestPlan) -> Estimate:
         """With one more recording."""
@@ -52,6 +56,7 @@ class Estimate:
             self.files_skipped + plan.files_skipped,
             self.class_a + _class_a(plan),
             self.class_b + _CATALOG_CLASS_B,
+            self.bytes_in_parts + plan.bytes_in_parts,
         )
 
 

@@ -80,7 +80,7 @@ def _at_home(root: str) -> Path:
 
 def _below(root: Path, remarks: list[str]) -> tuple[dict[_Key, Path], str | None]:
     where, absolute = shown(str(root)), root.absolute()
-    if absolute.name.startswith(PREFIX) and os.path.lexists(root) and not _has_recordings(root):
+    if absolute.name.startswith(PREFIX) and os.path.lexists(root) and not holds_recordings(root):
         return {(os.path.realpath(absolute.parent), absolute.name): root}, None
     found: dict[_Key, Path] = {}
     real = os.path.realpath(root)
@@ -104,8 +104,8 @@ def _below(root: Path, remarks: list[str]) -> tuple[dict[_Key, Path], str | None
     return found, None
 
 
-def _has_recordings(root: Path) -> bool:
-    """Whether a directory that is called like a recording is a root: ``rec_backup/`` with recordings in it."""
+def holds_recordings(root: Path) -> bool:
+    """Whether a directory is a root, with recordings in it, and none itself: ``recordings/``, also ``rec_backup/``."""
     try:
         check_rec_id(root.absolute().name)
     except InvalidRecordingError:

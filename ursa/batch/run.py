@@ -55,8 +55,9 @@ class _Task:
 class BatchRun:
     """A batch under way: iterate over it once, for an ``Outcome`` a recording in the order of ``found.rec_dirs``.
 
-    ``seconds``, the counts and (of a dry run) the estimate are of what has been told so far. ``credentials``: that they
-    were refused ended the run. After an iteration that was interrupted, ``untold`` has what had ended by then.
+    ``seconds``, the counts and (of a dry run) the estimate are of what has been told so far; what the run was stopped
+    before is ``not_reached``. ``credentials``: that they were refused ended the run. After an iteration that was
+    interrupted, ``untold`` has what had ended by then.
     """
 
     found: Found
@@ -77,6 +78,11 @@ class BatchRun:
     def seconds(self) -> float:
         """Since the start."""
         return time.monotonic() - self._started
+
+    @property
+    def not_reached(self) -> int:
+        """How many recordings the run has not got to, or was stopped in: what ``counts`` lack of all that were found."""
+        return len(self.found.rec_dirs) - sum(self.counts.values())
 
     @property
     def why_stopped(self) -> str | None:
@@ -115,7 +121,7 @@ class BatchRun:
             raise
 
     def _count(self, outcome: Outcome) -> None:
-        self.counts[outcome.status] += 1
+        self.counts[outcome.status] += outcome.reached
         if outcome.plan is not None:
             self.estimate = self.estimate.plus(outcome.plan)
 
@@ -177,7 +183,7 @@ class BatchRun:
         rec_id = rec_dir.absolute().name
         again = task.twin is not None and task.twin.result().status != "have"
         if self._why_stopped is not None:
-            return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped)
+            return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped, reached=False)
         try:
             if again:
                 standing = self.verbs.registered([rec_id]).get(rec_id)
@@ -189,7 +195,7 @@ class BatchRun:
             outcome = Outcome(rec_dir, rec_id, "skip", error=error, reason=NO_MANIFEST)
         except KeyboardInterrupt:
             why = f"{self._why_stopped or INTERRUPTED}; it goes on next time"
-            return Outcome(rec_dir, rec_id, "skip", reason=why)
+            return Outcome(rec_dir, rec_id, "skip", reason=why, reached=False)
         except Exception as error:
             if error is self.raised:
                 self._why_stopped = INTERRUPTED

@@ -40,7 +40,7 @@ class RecordingOverview:
 def overview(
     catalog: Catalog,
     *,
-    recording_hash: str | None = None,
+    recording_hash: str | Iterable[str] | None = None,
     participants: Iterable[str] | None = None,
     modalities: Iterable[str] | None = None,
     since: datetime | str | None = None,

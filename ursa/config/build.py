@@ -93,7 +93,10 @@ def _missing_error(draft: Draft, missing: list[str]) -> ConfigError:
     if draft.source:
         hint = f"Add them to {file}; `ursa config init --config example.yaml` writes a commented example."
     else:
-        hint = f"`ursa config init` writes a commented {file}; fill it in."
+        hint = (
+            f"`ursa config init` writes a commented {file}; fill it in."
+            " `--profile local` needs no config: it keeps everything in a directory on this machine."
+        )
     return ConfigError(
         f"Profile {draft.name!r} is incomplete: {', '.join(keys)} missing in {file}"
         + ("." if draft.source else ", which isn't there."),

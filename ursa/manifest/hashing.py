@@ -42,7 +42,7 @@ def derive_recording_hash(sha256s: Iterable[str]) -> str:
     if not digests:
         raise InvalidRecordingError(
             "the recording has no raw file, so there is nothing to derive a recording_hash from",
-            hint="check that the worker directories (camera_*, eeg_*, …) were copied along",
+            hint="Check that the worker directories (camera_*, eeg_*, …) were copied along",
         )
     for digest in digests:
         if not is_sha256(digest):

@@ -12,7 +12,7 @@ from ursa.manifest.models import FileEntry, Manifest, Node, Worker, identity_cla
 from ursa.manifest.names import is_worker_dir, shown, split_worker_dir
 from ursa.manifest.times import Instant, stated_instant, zone_for
 
-_HINT = "one of the two was copied from elsewhere or edited: put the rigs' own node manifests back"
+_HINT = "One of the two was copied from elsewhere or edited: put the rigs' own node manifests back"
 
 _Entry = TypeVar("_Entry", Worker, FileEntry)
 

@@ -27,7 +27,7 @@ def check_rec_id(name: str) -> str:
     if not isinstance(name, str) or not _REC_ID.fullmatch(name):
         raise InvalidRecordingError(
             f"{shown(str(name))}: not the name of a recording, which is rec_<YYYYMMDD>_<HHMMSS>_<hex> in lower case",
-            hint="point ursa at the recording directory itself, or rename it back to what the rig called it",
+            hint="Point ursa at the recording directory itself, or rename it back to what the rig called it",
             path=str(name),
         )
     return name

@@ -85,7 +85,7 @@ def check_identity(manifest: Manifest, rec_id: str, *, source: str) -> None:
         manifest.pointer_to("recording_id"),
         _in_words(manifest.recording_id),
         f"{shown(rec_id)}, as the recording is called",
-        hint="was the directory renamed, or a manifest copied from another recording? Put the right one back",
+        hint="Was the directory renamed, or a manifest copied from another recording? Put the right one back",
     )
 
 
@@ -210,7 +210,7 @@ def _check_version(document: dict[str, Any], source: str) -> None:
             "/schema_version",
             _in_words(version),
             f"at most {SCHEMA_VERSION}, the newest that this ursa knows",
-            hint="upgrade ursa, for example with `uv lock --upgrade-package ursa` or `pip install --upgrade ursa`",
+            hint="Upgrade ursa, for example with `uv lock --upgrade-package ursa` or `pip install --upgrade ursa`",
         )
 
 

@@ -183,7 +183,7 @@ def _rig_zone(rig_timezone: str | None) -> tzinfo | None:
     except ValueError as exc:
         raise ConfigError(
             f"rig_timezone: found {shown(rig_timezone)}, {exc}",
-            hint="correct rig_timezone in the profile (see `ursa config show`)",
+            hint="Correct rig_timezone in the profile (see `ursa config show`)",
             key="rig_timezone",
         ) from None
 

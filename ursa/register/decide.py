@@ -101,9 +101,10 @@ def decide(
 
 def exists(existing: RecordingRow, participant_ids: Iterable[str] = ()) -> RecordingExistsError:
     """The error for a recording that is registered with the same files."""
-    hint = f"Nothing to do; `ursa verify {existing.rec_id}` proves that its bytes are still there."
     if set(participant_ids) - set(existing.participant_ids):
-        hint += " Its participants differ: --overwrite writes this run's."
+        hint = "Its participants differ: --overwrite writes this run's."
+    else:
+        hint = f"Nothing to do; `ursa verify {existing.rec_id}` proves that its bytes are still there."
     return RecordingExistsError(
         f"{existing.rec_id} is already registered, with the same files, as {existing.recording_hash}",
         hint=f"{hint} See `ursa show {existing.rec_id}`.",

@@ -181,6 +181,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         unlisted_files=plan.unlisted,
         absent_nodes=plan.absent_nodes,
         warnings=tuple(warnings),
+        bytes_resumed=progress.bytes_resumed,
     )
 
 

@@ -31,6 +31,11 @@ class Progress(Teller[UploadProgress]):
         """Files that have been sent."""
         return self._files_done
 
+    @property
+    def bytes_resumed(self) -> int:
+        """Bytes that an earlier run had sent and this one took over."""
+        return self._resumed
+
     def checked(self, path: str, size_bytes: int) -> None:
         """A file was read and compared while planning."""
         self._tell("plan", path, size_bytes, size_bytes)

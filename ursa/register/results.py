@@ -55,6 +55,7 @@ class IngestPlan:
     """All that an ingest will do, before a byte has moved. ``--dry-run`` prints it; ``ingest`` executes it.
 
     ``kept_names``: where a peer's participant.txt stays in the bucket, the names in it and in this disk's.
+    ``bytes_in_parts``: bytes of what is to be sent that earlier runs left in open uploads; only a dry run looks.
     """
 
     rec_id: str
@@ -70,6 +71,7 @@ class IngestPlan:
     unlisted: tuple[str, ...]
     junk: tuple[str, ...]
     warnings: tuple[str, ...]
+    bytes_in_parts: int = 0
 
     @property
     def sends(self) -> tuple[PlannedFile, ...]:
@@ -101,7 +103,8 @@ class IngestPlan:
 class IngestResult:
     """What an ingest did. Sizes in bytes.
 
-    ``files_uploaded`` and ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
+    ``bytes_resumed``: the share of ``bytes_uploaded`` that an earlier run had sent. ``files_uploaded`` and
+    ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
     participant.txt). ``unlisted``: files that no manifest lists, uploaded all the same. ``junk``: files left on the
     disk (``.DS_Store`` and the like). ``requests``: by billing class, to the raw and assets buckets through the
     store (deltalake's own are not seen). ``evidence`` counts data files by how well they are proven. ``paused`` is
@@ -123,3 +126,4 @@ class IngestResult:
     unlisted_files: tuple[str, ...] = ()
     absent_nodes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    bytes_resumed: int = 0

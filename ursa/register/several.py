@@ -19,7 +19,8 @@ class Outcome:
     """What became of one recording: ``ok`` with a result, ``have`` or ``fail`` with the error that says why, ``skip``
     with a ``reason`` in words (a batch leaves it for another time). A dry run has a ``plan`` in place of a result.
 
-    ``rec_dir`` is None where it was not ingested from a directory.
+    ``rec_dir`` is None where it was not ingested from a directory. ``reached`` is False of a ``skip`` that says nothing
+    of the recording: the run was stopped before it was done with it.
     """
 
     rec_dir: Path | None
@@ -29,6 +30,7 @@ class Outcome:
     error: UrsaError | None = None
     reason: str = ""
     plan: IngestPlan | None = None
+    reached: bool = True
 
 
 def ingest_several(

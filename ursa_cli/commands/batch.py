@@ -72,7 +72,8 @@ def batch(
     Exit status:
       0    every recording is registered, or was, or was skipped
       1    failed; also where a root is missing or empty
-      2    usage or configuration        3  some recordings failed (with --strict also: were skipped)
+      2    usage or configuration
+      3    some recordings failed or were not reached (with --strict also: were skipped)
       4    credentials                   11 another run of these roots holds the lock
       130  interrupted: nothing in flight is registered, a re-run goes on
     """

@@ -46,7 +46,8 @@ def gc_uploads(
         if not yes:
             _ask(len(found))
         data.abort_uploads(found)
-    session.out.line(f"{len(found)} {'found' if dry_run else 'aborted'}, begun at least {older_than} ago")
+    done = f"{len(found)} {'found' if dry_run else 'aborted'}" if found else "no open upload"
+    session.out.line(f"{done}, begun at least {older_than} ago")
 
 
 def _ask(count: int) -> None:

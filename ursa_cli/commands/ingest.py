@@ -63,6 +63,7 @@ def ingest(
       130  interrupted: nothing in flight is registered, a re-run goes on
     With several recordings, the status is that of the first one that failed.
     """
+    ingest_view.refuse_roots(rec_dirs)
     choices = {"overwrite": overwrite, "replace_objects": replace_objects, "trust_size": trust_size}
     if dry_run:
         ingest_view.plans(session, rec_dirs, participant, choices)

@@ -48,7 +48,7 @@ def verify(
     \b
     Exit status:
       0  all is there and right (of a directory: and registered)
-      1  no such recording, or the server failed    2  usage or configuration    4  credentials
-      6  something is missing, different or could not be checked
+      1  no such recording, none at all, or the server failed    2  usage or configuration    4  credentials
+      6  something is missing, different or could not be checked; a recording that has no file
     """
     verify_view.run(session, refs or [], everything, level, subset, dask)

@@ -1,0 +1,140 @@
+"""`ursa verify` as a process: recording by recording, with the next step where one is wrong, and no OK for nothing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from helpers import make_recording, run_ursa
+from ursa import DataInterface
+
+LOCAL = ("-p", "local")
+FILES = {"eeg_a/a.edf": b"eeg", "camera_left/a.mp4": b"left" * 900}
+
+
+def rec(number: int) -> str:
+    """The rec_id number so and so, in sorted order."""
+    return f"rec_20260520_{number:06d}_b1dd"
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Path:
+    """Three recordings, all registered."""
+    for number in (1, 2, 3):
+        make_recording(tmp_path / "nas", rec(number), FILES | {"eeg_a/a.edf": b"eeg %d" % number})
+    assert run_ursa("batch", tmp_path / "nas", *LOCAL).returncode == 0
+    return tmp_path / "nas"
+
+
+@pytest.fixture
+def bucket(home: Path) -> Path:
+    """Where the objects are."""
+    return home / ".local/share/ursa/constellation-data/recordings"
+
+
+def verify(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command."""
+    return run_ursa("verify", *words, *LOCAL)
+
+
+def test_several_are_told_recording_by_recording(nas: Path, bucket: Path) -> None:
+    (bucket / rec(2) / "eeg_a/a.edf").unlink()
+    done = verify("--all")
+    assert done.returncode == 6 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[:4] == [
+        rec(1),
+        "= sha256  camera_left/a.mp4",
+        "= sha256  eeg_a/a.edf",
+        f"OK   {rec(1)}: 2 same",
+    ]
+    assert lines[4:8] == [
+        rec(2),
+        "= sha256  camera_left/a.mp4",
+        "- -       eeg_a/a.edf  (not in the bucket)",
+        f"FAIL {rec(2)}: 1 same, 1 missing",
+    ]
+    assert lines[8].startswith("     `ursa ingest REC_DIR --overwrite --profile local`, on a disk that has it,")
+    assert lines[9] == rec(3)
+    assert lines[-1] == "3 recordings: 2 right, 1 wrong; 6 files checked"
+
+
+def test_the_next_step_mends_it(nas: Path, bucket: Path) -> None:
+    (bucket / rec(1) / "eeg_a/a.edf").unlink()
+    done = verify(nas / rec(1))
+    assert done.returncode == 6
+    step = done.stdout.splitlines()[-1]
+    command = step.split("`")[1]
+    assert command == f"ursa ingest {shlex.quote(str(nas / rec(1)))} --overwrite --profile local"
+    assert run_ursa(*shlex.split(command)[1:]).returncode == 0
+    assert verify(nas / rec(1), "--level", "full").returncode == 0
+
+
+def test_what_differs_asks_which_one_is_right(nas: Path, bucket: Path) -> None:
+    (bucket / rec(1) / "eeg_a/a.edf").write_bytes(b"rot 1")
+    done = verify(nas / rec(1), "--level", "full")
+    assert done.returncode == 6 and "* " in done.stdout
+    assert "which copy is right" in done.stdout.splitlines()[-1] and "--replace-objects" in done.stdout
+
+
+def test_a_directory_that_is_not_registered_says_so(nas: Path) -> None:
+    rec_dir = make_recording(nas, rec(4), FILES)
+    done = verify(rec_dir)
+    assert done.returncode == 6 and f"FAIL {rec(4)}: 3 missing" in done.stdout
+    assert f"It is not registered. `ursa ingest {rec_dir} --profile local`" in done.stdout
+
+
+def test_nothing_checked_is_never_ok(nas: Path) -> None:
+    empty = verify("--all", "--config", write_config(nas.parent))
+    assert empty.returncode == 1 and empty.stdout == "" and "nothing was verified" in empty.stderr
+    parts = [verify("--all", "--subset", f"{part}/100") for part in (1, 51)]
+    assert any(f"NONE {rec(1)}: 2 left out by --subset" in done.stdout for done in parts)
+    for done in parts:
+        assert done.returncode == 0
+        ended = [line for line in done.stdout.splitlines() if line.startswith("OK ")]
+        assert len(ended) == len([line for line in done.stdout.splitlines() if line.startswith("= ")])
+
+
+def write_config(root: Path) -> Path:
+    """Another ``local``, with an empty catalog."""
+    path = root / "empty.yaml"
+    path.write_text(f"profiles:\n  local: {{root: {root / 'nothing'}}}\n")
+    return path
+
+
+def test_json_has_the_verdict_and_the_counts(nas: Path, bucket: Path) -> None:
+    (bucket / rec(3) / "eeg_a/a.edf").unlink()
+    done = verify("--all", "--json")
+    *recordings, summary = (json.loads(line) for line in done.stdout.splitlines())
+    assert [(line["rec_id"], line["status"]) for line in recordings] == [
+        (rec(1), "ok"),
+        (rec(2), "ok"),
+        (rec(3), "fail"),
+    ]
+    assert "--profile local" in recordings[2]["hint"] and recordings[0]["hint"] is None
+    told = {name: summary[name] for name in ("recordings", "wrong", "not_checked", "files", "left_out", "exit_code")}
+    assert told == {"recordings": 3, "wrong": 1, "not_checked": 0, "files": 6, "left_out": 0, "exit_code": 6}
+
+
+def test_the_log_has_what_is_wrong_and_not_what_is_right(nas: Path, bucket: Path, tmp_path: Path) -> None:
+    (bucket / rec(2) / "eeg_a/a.edf").unlink()
+    assert verify("--all", "-q", "--log-file", tmp_path / "v.log").returncode == 6
+    log = (tmp_path / "v.log").read_text()
+    assert f"WARNING ursa.run {rec(2)}: - eeg_a/a.edf" in log and f"ERROR ursa.run FAIL {rec(2)}: " in log
+    assert f"OK   {rec(1)}: 2 same" in log and "camera_left" not in log
+    assert "run ends: exit status 6: 3 recordings, 1 wrong" in log
+
+
+def test_a_catalog_is_looked_at_a_recording_at_a_time(nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ursa.interface._VERIFIED_AT_ONCE", 1)
+    told: list[str] = []
+    with DataInterface("local") as data:
+        checks = data.verify_each(everything=True, on_file=lambda rec_id, _check: told.append(rec_id))
+        assert next(checks).rec_id == rec(1) and set(told) == {rec(1)}
+        assert [check.rec_id for check in checks] == [rec(2), rec(3)] and len(told) == 6
+        part = list(data.verify_each(everything=True, subset="1/3"))
+        assert sum(len(check.files) for check in part) + sum(check.left_out for check in part) == 6
