@@ -17,6 +17,8 @@ from ursa import InvalidRecordingError, Outcome, UploadProgress, UsageError, Wri
 from ursa.batch.find import Found
 from ursa.batch.model import BatchOptions, UnexpectedError, Verbs
 from ursa.batch.run import BatchRun
+from ursa.catalog.catalog import Catalog
+from ursa.catalog.standings import Standings
 from ursa.errors import CredentialsError, StorageError
 
 
@@ -180,9 +182,26 @@ def test_writes_and_jobs_are_checked_first(lab: Lab) -> None:
 DIRS = tuple(Path(f"/nas/{rec(number)}") for number in range(1, 9))
 
 
+def unopened() -> Catalog:
+    """No part of this needs it."""
+    raise AssertionError
+
+
+class Unknown(Standings):
+    """In a catalog that knows none of them, and that nobody has to open."""
+
+    def begin(self, at: int) -> int:
+        return len(DIRS)
+
+    def of(self, rec_id: str) -> None:
+        return None
+
+    now = of
+
+
 def alone(ingest: Callable[..., Any], stop: Callable[[], object] = lambda: None, **options: Any) -> BatchRun:
     """A run over eight recordings of which none is registered."""
-    verbs = Verbs(ingest, lambda *_: None, lambda _names: {}, stop, lambda: None)
+    verbs = Verbs(ingest, lambda *_: None, lambda names: Unknown(unopened, names), stop, lambda: None)
     return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
 
 

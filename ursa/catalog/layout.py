@@ -86,3 +86,9 @@ def depth(files: Collection[DataFile]) -> int:
         now += -1 if leaving else 1
         deepest = max(deepest, now)
     return deepest
+
+
+def overlapping(files: Collection[DataFile], keys: Collection[str]) -> list[DataFile]:
+    """Files that may hold a key between the first and the last of these; all where there are no keys."""
+    low, high = min(keys, default=""), max(keys, default="")
+    return [file for file in files if not (keys and file.high) or (file.low <= high and file.high >= low)]
