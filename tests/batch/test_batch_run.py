@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from batch_tools import Lab, age, make_lab, rec
+from deltalake import DeltaTable
 
 from helpers import write_node_manifest
 from ursa import InvalidRecordingError, Outcome, UploadProgress, UsageError, WritesNotEnabledError
@@ -165,6 +166,23 @@ def test_what_the_callback_raises_ends_the_run(lab: Lab) -> None:
         with pytest.raises(RuntimeError, match="enough"):
             list(batch)
     assert lab.rows() == []
+
+
+def test_have_is_not_said_of_what_was_undone_meanwhile(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes hours, and the rows that it has looked up at its start may be gone."""
+    monkeypatch.setattr("ursa.catalog.standings.FRESH_FOR_S", 0.0)
+    for number in (2, 3):
+        age(lab.make(number))
+    assert told(lab.run()) == [(rec(2), "ok"), (rec(3), "ok")]
+    age(lab.make(1))
+    left = [rec(3)]
+
+    def follow(_event: UploadProgress) -> None:
+        if left:
+            DeltaTable(lab.data().catalog_location()["recordings"]).delete(f"rec_id = '{left.pop()}'")
+
+    assert told(lab.run(jobs=1, progress=follow)) == [(rec(1), "ok"), (rec(2), "have"), (rec(3), "ok")]
+    assert lab.rows() == [rec(1), rec(2), rec(3)]
 
 
 def test_writes_and_jobs_are_checked_first(lab: Lab) -> None:

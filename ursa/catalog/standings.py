@@ -75,15 +75,16 @@ class Standings:
             StorageError, ConfigError, CredentialsError: the catalog can't be read.
         """
         with self._lock:
-            self._see(at, at + self._at_once)
+            self._see(at, None)
             return self._until
 
     def of(self, rec_id: str) -> Standing | None:
         """How it stands; None where it is not registered. Raises as ``begin``."""
         with self._lock:
-            if rec_id not in self._numbers:
+            looked_up = self._as_of is not None
+            if looked_up and rec_id not in self._numbers:
                 return None
-            if time.monotonic() - self._checked_at >= FRESH_FOR_S:
+            if not looked_up or time.monotonic() - self._checked_at >= FRESH_FOR_S:
                 self._see(self._from, self._until)
             number = self._numbers.get(rec_id)
             return None if number is None else self._rows(number // _ROWS_AT_ONCE).get(rec_id)
@@ -92,7 +93,8 @@ class Standings:
         """How it stands at this moment. Raises as ``begin``."""
         return self._catalog().registered([rec_id]).get(rec_id)
 
-    def _see(self, at: int, until: int) -> None:
+    def _see(self, at: int, until: int | None) -> None:
+        """Look up from ``at`` to ``until``, or as many as there is room for, unless that is known as the tables are now."""
         catalog = self._catalog()
         with catalog.lock:
             catalog.refresh(within_s=FRESH_FOR_S)
@@ -101,7 +103,7 @@ class Standings:
             if as_of == self._as_of and self._from <= at < self._until:
                 return
             self._forget()
-            names = self._names[at : min(until, at + _room(catalog))]
+            names = self._names[at : until or at + min(self._at_once, _room(catalog))]
             self._found = _look_up(catalog, names)
         self._from, self._until, self._as_of = at, at + len(names), as_of
         self._numbers = {name: number for number, name in enumerate(self._found.names)}
