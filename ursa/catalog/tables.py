@@ -266,7 +266,7 @@ class CatalogTable(OpenTable[Row]):
         if self.version and self.version % SMALL_EVERY == 0:
             seldom = self.version % BIG_EVERY == 0
             with contextlib.suppress(LostRaceError, UrsaError):
-                self.merge_files(self.layout.big_bytes if seldom else self.layout.small_bytes)
+                self.merge_files(self.layout.big_bytes if seldom else self.layout.often_bytes)
                 if seldom:
                     self.forget_old_versions()
 
