@@ -39,6 +39,7 @@ CATALOG_READ = """
 import os, sys, time
 from pathlib import Path
 from ursa import DataInterface
+from ursa.catalog.standings import Standings
 config, root = sys.argv[1:]
 data = DataInterface("r2", Path(config))
 data.enable_writes(roles=("assets_rw", "raw_rw"))
@@ -46,10 +47,10 @@ names = sorted(os.listdir(root))
 start = time.perf_counter()
 catalog = data._catalog
 opened = time.perf_counter()
-found = 0
-for at in range(0, len(names), 2_500):
-    found += len(catalog.registered(names[at : at + 2_500]))
-assert found == len(names), found
+standings, until = Standings(lambda: catalog, names), 0
+while until < len(names):
+    at, until = until, standings.begin(until)
+    assert all(standings.of(name) for name in names[at:until])
 print(opened - start, time.perf_counter() - opened)
 """
 

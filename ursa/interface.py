@@ -23,6 +23,7 @@ from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.presence import unproven
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
+from ursa.catalog.standings import Standings
 from ursa.catalog.undo import Look, UndoPlan, plan_undo, undo
 from ursa.doctor import ProbeResult, diagnose
 from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
@@ -374,7 +375,7 @@ class DataInterface(Access):
         verbs_of_it = Verbs(
             ingest,
             reconstruct_first,
-            lambda rec_ids: self._catalog.registered(rec_ids),
+            lambda rec_ids: Standings(lambda: self._catalog, rec_ids),
             self.stop,
             lambda: self._catalog.maintain(),
         )

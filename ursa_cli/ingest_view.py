@@ -245,7 +245,8 @@ def _plan(session: Session, plan: IngestPlan) -> None:
     line(
         f"     {to_send(plan.bytes_to_send, plan.bytes_in_parts)}; the catalog row would be {plan.action}, recording_hash {known}"
     )
-    line(f"     participant: {plan.participant or plan.peer_participant or _nobody(plan)}")
+    names = dict.fromkeys(name for name in (plan.participant, *plan.kept_names) if name)
+    line(f"     participant: {', '.join(names) or _nobody(plan)}")
     if plan.junk:
         line(f"     junk, stays on the disk: {named(plan.junk, _SHOWN)}")
     for warning in plan.warnings:

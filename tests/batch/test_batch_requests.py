@@ -56,6 +56,21 @@ def test_the_same_for_sixty_registered_ones_as_for_ten(proxied: tuple[FaultProxy
     assert counts[1] <= counts[0] + 4
 
 
+def test_a_few_requests_however_many_groups(
+    proxied: tuple[FaultProxy, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ten thousand recordings take in groups of 2,500: 36, of which 26 are the logs of two tables."""
+    monkeypatch.setattr("ursa.batch.run._WAITING", 40)
+    proxy, config = proxied
+    for number in range(150):
+        age(make_recording(tmp_path, rec(number), {"eeg_a/a.edf": b"eeg %d" % number}))
+    assert {outcome.status for outcome in run(config, tmp_path)} == {"ok"}
+    proxy.clear()
+    assert [outcome.status for outcome in run(config, tmp_path)] == ["have"] * 150
+    assert proxy.count() <= 40, [(entry.method, entry.path) for entry in proxy.log]
+    assert not [entry for entry in proxy.log if "/participants/" in entry.path]
+
+
 def test_touched_and_equal_takes_no_request_of_its_own(proxied: tuple[FaultProxy, Path], tmp_path: Path) -> None:
     proxy, config = proxied
     rec_dirs = [make_recording(tmp_path, rec(number), {"eeg_a/a.edf": b"eeg %d" % number}) for number in range(5)]

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 from batch_tools import Lab, age, make_lab, rec
+from deltalake import DeltaTable
 
 from helpers import write_node_manifest
 from ursa import InvalidRecordingError, Outcome, UploadProgress, UsageError, WritesNotEnabledError
 from ursa.batch.find import Found
 from ursa.batch.model import BatchOptions, UnexpectedError, Verbs
 from ursa.batch.run import BatchRun
+from ursa.catalog.catalog import Catalog
+from ursa.catalog.standings import Standings
 from ursa.errors import CredentialsError, StorageError
 
 
@@ -165,6 +168,23 @@ def test_what_the_callback_raises_ends_the_run(lab: Lab) -> None:
     assert lab.rows() == []
 
 
+def test_have_is_not_said_of_what_was_undone_meanwhile(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes hours, and the rows that it has looked up at its start may be gone."""
+    monkeypatch.setattr("ursa.catalog.standings.FRESH_FOR_S", 0.0)
+    for number in (2, 3):
+        age(lab.make(number))
+    assert told(lab.run()) == [(rec(2), "ok"), (rec(3), "ok")]
+    age(lab.make(1))
+    left = [rec(3)]
+
+    def follow(_event: UploadProgress) -> None:
+        if left:
+            DeltaTable(lab.data().catalog_location()["recordings"]).delete(f"rec_id = '{left.pop()}'")
+
+    assert told(lab.run(jobs=1, progress=follow)) == [(rec(1), "ok"), (rec(2), "have"), (rec(3), "ok")]
+    assert lab.rows() == [rec(1), rec(2), rec(3)]
+
+
 def test_writes_and_jobs_are_checked_first(lab: Lab) -> None:
     lab.make(1)
     with lab.data() as data, pytest.raises(UsageError):
@@ -180,9 +200,26 @@ def test_writes_and_jobs_are_checked_first(lab: Lab) -> None:
 DIRS = tuple(Path(f"/nas/{rec(number)}") for number in range(1, 9))
 
 
+def unopened() -> Catalog:
+    """No part of this needs it."""
+    raise AssertionError
+
+
+class Unknown(Standings):
+    """In a catalog that knows none of them, and that nobody has to open."""
+
+    def begin(self, at: int) -> int:
+        return len(DIRS)
+
+    def of(self, rec_id: str) -> None:
+        return None
+
+    now = of
+
+
 def alone(ingest: Callable[..., Any], stop: Callable[[], object] = lambda: None, **options: Any) -> BatchRun:
     """A run over eight recordings of which none is registered."""
-    verbs = Verbs(ingest, lambda *_: None, lambda _names: {}, stop, lambda: None)
+    verbs = Verbs(ingest, lambda *_: None, lambda names: Unknown(unopened, names), stop, lambda: None)
     return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
 
 

@@ -329,7 +329,7 @@ def test_a_newer_table_is_refused(catalog: Catalog, tmp_path: Path, name: str) -
     with pytest.raises(
         StorageError, match=rf"{name} was written by a newer ursa \(schema version 2, this one knows 1\)"
     ) as caught:
-        Place(tmp_path).catalog()
+        Place(tmp_path).catalog().list_participants()
     assert "pip install --upgrade ursa" in (caught.value.hint or "")
 
 

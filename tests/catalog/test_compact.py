@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def test_files_that_lie_across_each_other_are_sorted(catalog: Catalog, monkeypat
     for first in range(5):
         add_recordings(catalog, [recording(number) for number in range(first, 100, 5)])
     small = catalog.recordings.layout
-    monkeypatch.setattr(catalog.recordings, "layout", type(small)(small.key, small.hashes, 1, 5000, small.page_rows))
+    monkeypatch.setattr(catalog.recordings, "layout", replace(small, small_bytes=1, big_bytes=5000))
     assert depth(catalog.recordings.files()) == 5
     table = compact(catalog).tables[0]
     assert table.sorted
@@ -258,7 +259,7 @@ def test_files_that_do_not_fit_together_are_left(catalog: Catalog) -> None:
 def test_the_everyday_merge_does_not_grow_with_the_table(catalog: Catalog) -> None:
     """Files past the small size are never written again by those who register."""
     small = catalog.recordings.layout
-    catalog.recordings.layout = type(small)(small.key, small.hashes, 9000, small.big_bytes, small.page_rows)
+    catalog.recordings.layout = replace(small, often_bytes=9000)
     for number in range(2 * SMALL_EVERY):
         add_recordings(catalog, [recording(number, metadata={"text": os.urandom(2000).hex()})])
     big = {file.path for file in catalog.recordings.files() if file.size_bytes >= 9000}

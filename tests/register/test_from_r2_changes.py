@@ -62,7 +62,7 @@ def before(monkeypatch: pytest.MonkeyPatch, seam: str, action: Callable[[], obje
     left = [action]
 
     def overtaken(*args: Any, **options: Any) -> Any:
-        if left:
+        if left and not (seam == "head" and "/_delta_log/" in args[1]):  # the catalog asks for its own
             left.pop()()
         return original(*args, **options)
 

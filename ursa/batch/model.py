@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ursa.catalog.rows import ModalityRow, RecordingRow
+from ursa.catalog.standings import Standing as Standing  # where others import it from
+from ursa.catalog.standings import Standings
 from ursa.errors import UrsaError
 from ursa.policies import Existing, OnFailure
 from ursa.register.results import IngestPlan, IngestResult
-
-Standing = tuple[RecordingRow, tuple[ModalityRow, ...]]
-"""How a recording stands in the catalog."""
 
 
 class UnexpectedError(UrsaError):
@@ -47,12 +45,12 @@ class Verbs:
 
     ``ingest``: with how the recording stands in the catalog (None: it is in none); a dry run only plans. It leaves its
     slot before it registers. It and ``reconstruct`` check their slot once ``stop`` reaches them, so that whoever stops
-    a run is heard in any case. ``registered``: one catalog read.
+    a run is heard in any case. ``standings``: of these recordings, which have their turn in this order.
     """
 
     ingest: Callable[[Path, Standing | None, Slot], IngestResult | IngestPlan]
     reconstruct: Callable[[Path, Slot], object]
-    registered: Callable[[Sequence[str]], Mapping[str, Standing]]
+    standings: Callable[[Sequence[str]], Standings]
     stop: Callable[[], object]
     maintain: Callable[[], object]
 

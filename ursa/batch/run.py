@@ -16,6 +16,7 @@ from ursa.batch.estimate import Estimate
 from ursa.batch.find import Found
 from ursa.batch.have import Walks, changed_within
 from ursa.batch.model import BatchOptions, Slot, Standing, UnexpectedError, Verbs
+from ursa.catalog.standings import Standings
 from ursa.errors import (
     CredentialsError,
     InvalidRecordingError,
@@ -34,7 +35,8 @@ NO_MANIFEST = "no manifest (run reconstruct first)"
 INTERRUPTED = "interrupted"
 TIME_IS_OVER = "the time of --max-duration is over"
 
-_LOOKED_UP_AT_ONCE = 2_500
+_WAITING = 2_500
+"""Recordings that wait for their turn: a future each."""
 # Recordings that are in the bucket and wait for the catalog, besides those in flight: they share a commit, which takes
 # about as long for forty as for one.
 _REGISTERING = 48
@@ -46,7 +48,6 @@ class _Task:
     """``twin``: the recording of the same rec_id that has its turn before this one."""
 
     rec_dir: Path
-    standing: Standing | None
     twin: Future[Outcome] | None
     future: Future[Outcome] = field(default_factory=Future)
 
@@ -72,7 +73,12 @@ class BatchRun:
     _pending: list[Future[Outcome] | None] = field(default_factory=list)
     _todo: deque[_Task] = field(default_factory=deque)
     _walks: Walks = field(default_factory=Walks)
+    _standings: Standings = field(init=False)
     _started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        names = [path.name for path in self.found.rec_dirs]
+        self._standings = self.verbs.standings([name if _is_rec_id(name) else "" for name in names])
 
     @property
     def seconds(self) -> float:
@@ -130,8 +136,13 @@ class BatchRun:
         threads = self.options.jobs + _REGISTERING
         with ThreadPoolExecutor(threads, thread_name_prefix="ursa-recording") as pool:
             try:
-                for start in range(0, len(rec_dirs), _LOOKED_UP_AT_ONCE):
-                    yield from self._group(pool, rec_dirs[start : start + _LOOKED_UP_AT_ONCE])
+                start = 0
+                while start < len(rec_dirs):
+                    # Not looked up, and not needed, where nothing new starts.
+                    until = len(rec_dirs) if self._is_stopped() else self._standings.begin(start)
+                    group = rec_dirs[start : min(until, start + _WAITING)]
+                    yield from self._group(pool, group)
+                    start += len(group)
             except BaseException:
                 self._why_stopped = INTERRUPTED
                 self.verbs.stop()
@@ -139,16 +150,14 @@ class BatchRun:
                 raise
 
     def _group(self, pool: ThreadPoolExecutor, group: Sequence[Path]) -> Iterator[Outcome]:
-        stopped = self._why_stopped is not None
-        standing = {} if stopped else self.verbs.registered([path.name for path in group if _is_rec_id(path.name)])
         tasks: list[_Task] = []
         for path in group:
             # Halves on two roots, or the same recording twice: one after the other, so that the second sees the first.
             twin = tasks[-1].future if tasks and tasks[-1].rec_dir.name == path.name else None
-            tasks.append(_Task(path, standing.get(path.name), twin))
+            tasks.append(_Task(path, twin))
         self._pending = [task.future for task in tasks]
         self._todo.extend(tasks)
-        del standing, tasks
+        del tasks
         for _ in range(self.options.jobs):
             pool.submit(self._work, pool)
         for i in range(len(self._pending)):
@@ -179,14 +188,13 @@ class BatchRun:
                 return
 
     def _attempt(self, task: _Task, slot: Slot) -> Outcome:
-        rec_dir, standing = task.rec_dir, task.standing
+        rec_dir = task.rec_dir
         rec_id = rec_dir.absolute().name
         again = task.twin is not None and task.twin.result().status != "have"
         if self._why_stopped is not None:
             return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped, reached=False)
         try:
-            if again:
-                standing = self.verbs.registered([rec_id]).get(rec_id)
+            standing = self._standings.now(rec_id) if again else self._standings.of(rec_id)
             outcome = self._judge(rec_dir, rec_id, standing, slot)
         except RecordingExistsError as error:
             skip = self.options.existing is Existing.SKIP

@@ -1,1 +1,8 @@
 """The catalog: three Delta tables under the prefix that ``ACTIVE.json`` names."""
+
+import os
+
+# deltalake has an allocator of its own, jemalloc, which by default keeps what was freed for ten seconds, in each of
+# eight arenas: over 10,000 registrations that adds up to 80 MiB (``docs/performance.md``). It reads this once, when it
+# is loaded, and nobody else does.
+os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,narenas:2")

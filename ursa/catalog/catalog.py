@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.home import KINDS, CatalogHome
+from ursa.catalog.later import Later
 from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import CatalogTable, Change, FrozenError
@@ -36,7 +37,10 @@ _VISIBLE = (
 
 
 class Catalog:
-    """The live catalog of a profile. One lock serves all threads of a process: deltalake's handles are not shared."""
+    """The live catalog of a profile. One lock serves all threads of a process: deltalake's handles are not shared.
+
+    The participants' table is opened when somebody needs it: who finds that all is registered never does.
+    """
 
     def __init__(self, home: CatalogHome, pointer: Pointer | None = None) -> None:
         """The live catalog, or (for a rebuild, which fills it) the one that ``pointer`` would make live."""
@@ -46,7 +50,7 @@ class Catalog:
 
     @classmethod
     def open(cls, home: CatalogHome) -> Self:
-        """Resolve ``ACTIVE.json`` and open the three tables that it names."""
+        """Resolve ``ACTIVE.json`` and open the tables that it names."""
         return cls(home)
 
     @staticmethod
@@ -56,27 +60,33 @@ class Catalog:
 
     def _open(self, pointer: Pointer) -> None:
         self.pointer = pointer
-        options = self.home.options()
-        author = self.home.author
-        uri = self.home.table_uri
-        prefix = self.pointer.prefix
-        table = self.table_class
-        with ThreadPoolExecutor(len(KINDS)) as pool:
-            # Three times four round trips: side by side. Recordings are seen first, see the module's docstring.
-            opened = pool.map(
-                lambda kind: table(kind)(
-                    kind, uri(prefix, kind.name), options, author, self.home.table_files(prefix, kind.name)
-                ),
-                KINDS,
-            )
-            recordings, modalities, participants = opened
-        self.recordings: CatalogTable[RecordingRow] = recordings
-        self.modalities: CatalogTable[ModalityRow] = modalities
-        self.participants: CatalogTable[ParticipantRow] = participants
+        with ThreadPoolExecutor(2) as pool:
+            # Two times six round trips: side by side. Recordings are seen first, see the module's docstring.
+            recordings = pool.submit(self._table, RECORDINGS)
+            modalities = pool.submit(self._table, MODALITIES)
+        self.recordings: CatalogTable[RecordingRow] = recordings.result()
+        self.modalities: CatalogTable[ModalityRow] = modalities.result()
+        self._participants: Later[CatalogTable[ParticipantRow]] = Later(lambda: self._table(PARTICIPANTS))
         self._known_participants: set[str] = set()
         # A registration asks the same twice, and the second time nobody has committed as a rule.
         self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
         self.modalities.refresh()
+        self.refreshed_at = time.monotonic()
+
+    def _table(self, kind: TableKind[T]) -> CatalogTable[T]:
+        home, prefix = self.home, self.pointer.prefix
+        files = home.table_files(prefix, kind.name)
+        opened_as = self.table_class(kind)
+        return opened_as(kind, home.table_uri(prefix, kind.name), home.options(), home.author, files)
+
+    @property
+    def participants(self) -> CatalogTable[ParticipantRow]:
+        """The participants' table."""
+        return self._participants.get()
+
+    def open_participants(self) -> None:
+        """Begin to open their table, which whoever goes on with a look-up first will need then."""
+        self._participants.begin()
 
     def follow_pointer(self) -> bool:
         """Read the pointer again; where it has flipped, open what it names now and return True."""
@@ -106,24 +116,29 @@ class Catalog:
                         self.refresh()
                         self.participants.refresh()
 
-    def refresh(self) -> None:
+    def refresh(self, *, within_s: float = 0.0) -> None:
         """See what others have committed, in the order that keeps recordings whole; in the live catalog, should a
-        rebuild have put another one in this one's place.
+        rebuild have put another one in this one's place. Nothing is asked where that was done within ``within_s`` seconds.
         """
         with self.lock:
+            began = time.monotonic()
+            if within_s and began - self.refreshed_at < within_s:
+                return
             self.recordings.refresh()
             if not (self.recordings.frozen and self.follow_pointer()):
                 self.modalities.refresh()
+            self.refreshed_at = began
 
     def maintain(self) -> None:
         """Merge what a run has left in small files, for those who read next; that it fails is no error."""
         with self.lock:
-            for table in (self.recordings, self.modalities, self.participants):
+            tables: list[CatalogTable[Any]] = [self.recordings, self.modalities]
+            for table in [*tables, *([self.participants] if self._participants.begun else [])]:
                 table.tidy()
 
     def locations(self) -> dict[str, str]:
         """Table name → URI."""
-        return {table.kind.name: table.uri for table in (self.recordings, self.modalities, self.participants)}
+        return {kind.name: self.home.table_uri(self.pointer.prefix, kind.name) for kind in KINDS}
 
     def lookup(self, *, rec_id: str, recording_hash: str | None) -> list[RecordingRow]:
         """Rows with this rec_id or this hash: none, one, or two that contradict each other."""

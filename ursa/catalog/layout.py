@@ -31,13 +31,16 @@ class Layout:
     """A table's files.
 
     ``key``: the column that files are sorted and skipped by. ``hashes``: columns of random values that are looked up,
-    which get a bloom filter. Files below ``small_bytes`` are merged often, up to ``big_bytes`` seldom; a bigger one
-    would make the replacement of one row dear, which writes its file anew. ``page_rows``: what one row's look-up reads;
-    ``row_group``: what a question about many is read in, a request for each column and group.
+    which get a bloom filter. Files below ``often_bytes`` are merged often, below ``small_bytes`` when a batch ends, up
+    to ``big_bytes`` seldom: a merge takes ten times the size of what it makes in memory, which a batch that is under
+    way has little of, and a bigger file would make the replacement of one row dear, which writes its file anew.
+    ``page_rows``: what one row's look-up reads; ``row_group``: what a question about many is read in, a request for
+    each column and group.
     """
 
     key: str
     hashes: tuple[str, ...]
+    often_bytes: int
     small_bytes: int
     big_bytes: int
     page_rows: int
@@ -61,9 +64,9 @@ class Layout:
 
 
 LAYOUTS = {
-    "recordings": Layout("rec_id", ("recording_hash",), 4 * MIB, 64 * MIB, 1000),
-    "modalities": Layout("rec_id", (), 16 * MIB, 128 * MIB, 500, 4 * _ROW_GROUP),
-    "participants": Layout("participant_id", (), 4 * MIB, 32 * MIB, 1000),
+    "recordings": Layout("rec_id", ("recording_hash",), 2 * MIB, 4 * MIB, 64 * MIB, 1000),
+    "modalities": Layout("rec_id", (), 2 * MIB, 16 * MIB, 128 * MIB, 500, 4 * _ROW_GROUP),
+    "participants": Layout("participant_id", (), 2 * MIB, 4 * MIB, 32 * MIB, 1000),
 }
 
 
@@ -86,3 +89,9 @@ def depth(files: Collection[DataFile]) -> int:
         now += -1 if leaving else 1
         deepest = max(deepest, now)
     return deepest
+
+
+def overlapping(files: Collection[DataFile], keys: Collection[str]) -> list[DataFile]:
+    """Files that may hold a key between the first and the last of these; all where there are no keys."""
+    low, high = min(keys, default=""), max(keys, default="")
+    return [file for file in files if not (keys and file.high) or (file.low <= high and file.high >= low)]

@@ -47,6 +47,7 @@ def overview(
     until: datetime | str | None = None,
 ) -> list[RecordingOverview]:
     """Recordings that meet all that is given, by date, each with all its modalities."""
+    catalog.open_participants()
     with catalog.lock:
         found = query(
             catalog,

@@ -21,7 +21,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from ursa.catalog.layout import DataFile
-from ursa.store import Store
+from ursa.store import NotFoundError, Store
 
 _SIDE_BY_SIDE = 8
 
@@ -32,6 +32,14 @@ class TableFiles:
 
     store: Store
     prefix: str
+
+    def has_version(self, version: int) -> bool:
+        """Whether the log has this commit. Raises ``StorageError``."""
+        try:
+            self.store.head(f"{self.prefix}_delta_log/{version:020}.json")
+        except NotFoundError:
+            return False
+        return True
 
     def fetch(self, names: Iterable[str], to: Path) -> None:
         """Copy files to a directory. Raises ``StorageError``."""

@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.author import Author as Author  # where others import it from
 from ursa.catalog.author import commit_properties
-from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile
+from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile, overlapping
 from ursa.catalog.reading import FROZEN_KEY, SCHEMA_KEY, OpenTable
 from ursa.catalog.rewrite import TableFiles, rewrite
 from ursa.catalog.rows import SCHEMA_VERSION
@@ -40,6 +40,7 @@ _CONFIGURATION = {
 # By default every commit lists the whole log to see what is too old, and it has 90 days of them: see ``_maintain``.
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _GIVE_UP_AFTER_S = 120.0
+_LISTED_WITHIN_S = 3600.0
 _OTHER_FAILURES = 3
 
 
@@ -81,6 +82,22 @@ class CatalogTable(OpenTable[Row]):
     ) -> None:
         super().__init__(kind, uri, options, author)
         self._objects = objects
+        self._listed_at = time.time()
+
+    def refresh(self) -> None:
+        """See what others have committed. Raises ``StorageError``.
+
+        deltalake lists the log and, where it finds nothing new, reads the last checkpoint's name. Most often there is
+        nothing new, and a HEAD of the commit that would be the next one says so.
+        """
+        if not self._is_newest():
+            self._listed_at = time.time()
+            super().refresh()
+
+    def _is_newest(self) -> bool:
+        # The log of 90 days ago is deleted: a handle that slept so long would find no next commit, and believe it.
+        lately = 0 <= time.time() - self._listed_at < _LISTED_WITHIN_S
+        return lately and self._objects is not None and not self._objects.has_version(self.version + 1)
 
     @staticmethod
     def create(
@@ -230,10 +247,8 @@ class CatalogTable(OpenTable[Row]):
 
     def _rewriter(self, rows: Any) -> WriterProperties:
         """For a commit that writes anew the files that ``rows`` go to, or any where there are none."""
-        keys = rows.column(self.layout.key).to_pylist()
-        low, high = min(keys, default=""), max(keys, default="")
-        near = [file.rows for file in self.files() if not keys or (file.low <= high and file.high >= low)]
-        return self.layout.writer(sum(near))
+        near = overlapping(self.files(), rows.column(self.layout.key).to_pylist())
+        return self.layout.writer(sum(file.rows for file in near))
 
     def _has_operation(self, op_id: str, since_version: int) -> bool:
         newer = self.version - since_version
@@ -244,7 +259,7 @@ class CatalogTable(OpenTable[Row]):
         if self.version and self.version % SMALL_EVERY == 0:
             seldom = self.version % BIG_EVERY == 0
             with contextlib.suppress(LostRaceError, UrsaError):
-                self.merge_files(self.layout.big_bytes if seldom else self.layout.small_bytes)
+                self.merge_files(self.layout.big_bytes if seldom else self.layout.often_bytes)
                 if seldom:
                     self.forget_old_versions()
 
@@ -254,10 +269,14 @@ class CatalogTable(OpenTable[Row]):
             self._table.cleanup_metadata()
 
     def tidy(self) -> None:
-        """Merge small files where there are some; that it fails is no error."""
+        """Merge small files where there are some, and write a checkpoint: who opens the table reads each commit since
+        the last one twice. That it fails is no error.
+        """
         with contextlib.suppress(LostRaceError, UrsaError):
             if sum(file.size_bytes < self.layout.small_bytes for file in self.files()) > 1:
                 self.merge_files(self.layout.small_bytes)
+        with contextlib.suppress(UrsaError), words(self.uri, "checkpoint"):
+            self._table.create_checkpoint()
 
     def merge_files(self, below_bytes: int, operation_id: str = "") -> None:
         """Merge the files below this size into such of about this size. Raises as ``commit`` does."""

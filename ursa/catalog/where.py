@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,8 +76,13 @@ def by_rec_id(rec_ids: Iterable[str]) -> str:
     names = sorted(set(rec_ids))
     if len(names) < 2:
         return any_of("rec_id", names)
-    between = f"rec_id >= {literal(names[0])} AND rec_id <= {literal(names[-1])}"
+    between = rec_ids_from_to(names)
     return between if len(names) > MOST_LITERALS else f"{between} AND {any_of('rec_id', names)}"
+
+
+def rec_ids_from_to(rec_ids: Collection[str]) -> str:
+    """The first of these rec_ids, the last one, and all between."""
+    return f"rec_id >= {literal(min(rec_ids))} AND rec_id <= {literal(max(rec_ids))}"
 
 
 def starting_with(column: str, prefix: str) -> str:
