@@ -320,27 +320,34 @@ class _LargeFile:
         with opened(self.item.file) as stream:
             for number in range(1, part_count(total, self.part_bytes) + 1):
                 length = min(self.part_bytes, total - (number - 1) * self.part_bytes)
-                if not self._claim(length):
+                memory = self.run.engine.memory
+                if self.run.stop.is_set() or not memory.acquire(length, self.run.stop):
                     break
-                buffer = self.run.engine.memory.buffer(length)
+                buffer = memory.buffer(length)
                 view = memoryview(buffer)[:length]
+                going = False
                 try:
+                    # One part ahead: what waits for its turn is read and hashed by then.
                     read_into(self.item.file, stream, view)
                     sha256.update(view)
-                except BaseException:
-                    self.run.engine.unclaim(length)
-                    raise
+                    going = self._turn()
+                finally:
+                    if not going:
+                        memory.release(length)
+                if not going:
+                    break
                 pending.append(self.run.engine.submit(partial(self._part_task, number, view, buffer)))
             # Everything read is sent before the file is left: an interrupted run leaves whole parts to take over.
             parts = [part for future in pending if (part := future.result()) is not None]
             check_unchanged(self.item.file, stream)
         return parts, sha256.hexdigest()
 
-    def _claim(self, length: int) -> bool:
+    def _turn(self) -> bool:
+        """Wait for a place among this file's parts, and among all requests; False where the run is stopped."""
         while not self.places.acquire(timeout=0.2):
             if self.run.stop.is_set():
                 return False
-        return self.run.engine.claim(length, self.run.stop)
+        return not self.run.stop.is_set() and self.run.engine.window.enter(self.run.stop)
 
     def _part_task(self, number: int, view: memoryview, buffer: bytearray) -> Part | None:
         try:
