@@ -9,57 +9,29 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
-from ursa.catalog.compact import CompactResult, compact
-from ursa.catalog.compare import Seen
 from ursa.catalog.history import Operation, history
 from ursa.catalog.metadata import auxiliary
 from ursa.catalog.overview import RecordingOverview, overview
-from ursa.catalog.presence import unproven
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.standings import Standings
-from ursa.catalog.undo import Look, UndoPlan, plan_undo, undo
-from ursa.doctor import ProbeResult, diagnose
 from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
-from ursa.fetch import DownloadResult, fetch
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
 from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
-from ursa.rebuild.back import BackResult, back
-from ursa.rebuild.derive import Derived, Source, derive
-from ursa.rebuild.flip import abort
-from ursa.rebuild.run import Deriver, RebuildResult, Site, rebuild
-from ursa.reconstruct import (
-    Bucket,
-    ReconstructOutcome,
-    ReconstructResult,
-    missing_manifests,
-    reconstruct,
-    reconstruct_dir,
-    reconstruct_several,
-)
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
-from ursa.register.backfill import backfill
 from ursa.register.build import Registration
 from ursa.register.commit import Registered
 from ursa.register.committer import Committer
 from ursa.register.files import file_rows
 from ursa.register.in_parts import with_parts
-from ursa.register.participants import (
-    BackfillItem,
-    BackfillPlan,
-    BackfillResult,
-    ParticipantsOverview,
-    participants_overview,
-    plan_backfill,
-)
 from ursa.register.planning import Options
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult
@@ -68,7 +40,20 @@ from ursa.register.several import Outcome, ingest_several
 from ursa.store import OpenUpload
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
-from ursa.verify import FileCheck, RecordingCheck, Subject, candidates, in_order, looks_like_directory, verify
+
+if TYPE_CHECKING:
+    # An ingest needs none of these, and they take as long to load as a third of the rest: who needs one imports it.
+    from ursa.catalog.compact import CompactResult
+    from ursa.catalog.compare import Seen
+    from ursa.catalog.undo import Look, UndoPlan
+    from ursa.doctor import ProbeResult
+    from ursa.fetch import DownloadResult
+    from ursa.rebuild.back import BackResult
+    from ursa.rebuild.derive import Derived, Source
+    from ursa.rebuild.run import Deriver, RebuildResult
+    from ursa.reconstruct import ReconstructOutcome, ReconstructResult
+    from ursa.register.participants import BackfillItem, BackfillPlan, BackfillResult, ParticipantsOverview
+    from ursa.verify import FileCheck, RecordingCheck, Subject
 
 # Their rows are in memory together.
 _VERIFIED_AT_ONCE = 1_000
@@ -175,6 +160,8 @@ class DataInterface(Access):
             MissingFilesError, StorageError: objects vanished or changed meanwhile. WritesNotEnabledError, CredentialsError,
             ConfigError. Whatever is raised, no manifest is written.
         """
+        from ursa.reconstruct import Bucket, reconstruct
+
         if not dry_run:
             self._require("raw_rw", "reconstruct")
         with self._running() as stop:
@@ -200,6 +187,8 @@ class DataInterface(Access):
         Raises:
             WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
         """
+        from ursa.reconstruct import reconstruct_several
+
         wanted = list(dict.fromkeys(refs))
         if not dry_run:
             self._require("raw_rw", "reconstruct")
@@ -235,6 +224,8 @@ class DataInterface(Access):
             ManifestError: a manifest is there and is broken. FileChangedError: files are still being written.
             StorageError: the directory can't be read or written. Whatever is raised, no manifest is written.
         """
+        from ursa.reconstruct import reconstruct_dir
+
         with self._running() as stop:
             return reconstruct_dir(
                 Path(rec_dir),
@@ -255,6 +246,8 @@ class DataInterface(Access):
                 ``ManifestError`` where a manifest is there and broken, ``InvalidRecordingError`` for a ``rec_*`` that is
                 not the name of a recording.
         """
+        from ursa.reconstruct import missing_manifests
+
         with self._running() as stop:
             raw = self._raw_for(stop)
             return missing_manifests(self._engine, raw, self.profile.raw.prefix, stop=stop, on_left_out=on_left_out)
@@ -526,6 +519,8 @@ class DataInterface(Access):
 
     def plan_backfill(self, refs: Iterable[str] = ()) -> BackfillPlan:
         """What ``backfill_participants`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
+        from ursa.register.participants import plan_backfill
+
         with self._running() as stop:
             return plan_backfill(self._services(stop), refs)
 
@@ -550,6 +545,9 @@ class DataInterface(Access):
             RecordingNotFoundError, UsageError, WritesNotEnabledError, StorageError, CredentialsError. A participant.txt
             that can't be read is in the result, as ``State.BROKEN``.
         """
+        from ursa.register.backfill import backfill
+        from ursa.register.participants import plan_backfill
+
         self._require("assets_rw", "backfill_participants")
         with self._running() as stop:
             services = self._services(stop)
@@ -557,6 +555,8 @@ class DataInterface(Access):
 
     def participants_overview(self) -> ParticipantsOverview:
         """Participants by name, each with its number of recordings and their first and last date."""
+        from ursa.register.participants import participants_overview
+
         return participants_overview(self._catalog)
 
     def get_recording(self, recording_hash: str) -> RecordingRow:
@@ -632,6 +632,8 @@ class DataInterface(Access):
 
         ``progress`` is called with ``DownloadProgress`` at six phases, from this thread.
         """
+        from ursa.fetch import fetch
+
         with self._running() as stop:
             return fetch(self._engine, self._raw_for(stop), results, Path(dest), stop=stop, callback=progress)
 
@@ -672,6 +674,8 @@ class DataInterface(Access):
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> Iterator[RecordingCheck]:
         """As ``verify``, a recording at a time: what has been looked at is not kept. Raises once it is iterated over."""
+        from ursa.verify import candidates, in_order
+
         picked, depth = parse_subset(subset), choice(Level, level, "level")
         named = [self._subject_of(ref) for ref in refs]
         chosen: dict[str, set[tuple[str, str]]] | None = None
@@ -706,6 +710,8 @@ class DataInterface(Access):
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> RecordingCheck:
         """Here, or in an executor's worker."""
+        from ursa.verify import verify
+
         with self._running() as stop:
             raw = self._raw_for(stop)
             (check,) = verify(
@@ -740,6 +746,8 @@ class DataInterface(Access):
         recordings and delete it, whether or not ``enable_writes`` was called. Where the config itself may be broken,
         call ``ursa.diagnose``.
         """
+        from ursa.doctor import diagnose
+
         return diagnose(self.profile.name, config=self.config, paths=paths, on_probe=on_probe)
 
     def init_catalog(self) -> bool:
@@ -772,6 +780,8 @@ class DataInterface(Access):
             MissingFilesError: registered recordings would be lost. ConflictError: the pointer was changed meanwhile.
             WritesNotEnabledError, StorageError, CredentialsError, ConfigError.
         """
+        from ursa.rebuild.run import Site, rebuild
+
         if not dry_run:
             self._require("assets_rw", "rebuild")
         with self._running() as stop:
@@ -796,6 +806,8 @@ class DataInterface(Access):
         Raises:
             ConflictError: the rebuild was put in place meanwhile.
         """
+        from ursa.rebuild.flip import abort
+
         self._require("assets_rw", "abort_rebuild")
         try:
             return abort(self._home)
@@ -817,6 +829,8 @@ class DataInterface(Access):
             way, or the pointer was changed meanwhile. UsageError: there is nothing to go back to.
             WritesNotEnabledError, StorageError, CredentialsError, ConfigError.
         """
+        from ursa.rebuild.back import back
+
         if not dry_run:
             self._require("assets_rw", "rebuild_back")
         try:
@@ -849,6 +863,8 @@ class DataInterface(Access):
                 older than what the catalog keeps (90 days).
             WritesNotEnabledError, CredentialsError, ConfigError.
         """
+        from ursa.catalog.undo import UndoPlan, plan_undo, undo
+
         if not dry_run:
             self._require("assets_rw", "undo")
         with self._running() as stop:
@@ -860,6 +876,7 @@ class DataInterface(Access):
 
     def _look(self, stop: Stop) -> Look:
         """Whether the bucket has what rows would claim anew: a LIST a recording."""
+        from ursa.catalog.presence import unproven
 
         def one(claim: Seen) -> list[str]:
             return unproven(self._raw_for(stop), self.profile.raw.prefix, claim)
@@ -871,6 +888,8 @@ class DataInterface(Access):
 
         Needs ``assets_rw`` unless it is a ``dry_run``. Others may read and write meanwhile. Raises ``StorageError``.
         """
+        from ursa.catalog.compact import compact
+
         if not dry_run:
             self._require("assets_rw", "compact_catalog")
         return compact(self._catalog, dry_run=dry_run)
@@ -899,6 +918,8 @@ class DataInterface(Access):
         )
 
     def _subject_of(self, ref: Path | str) -> Subject:
+        from ursa.verify import looks_like_directory
+
         if not looks_like_directory(ref):
             row = self.resolve(str(ref))
             return self._subject(row.rec_id, self.overview(row.recording_hash)[0])
@@ -913,11 +934,15 @@ class DataInterface(Access):
 
     @staticmethod
     def _subject(rec_id: str, item: RecordingOverview | None) -> Subject:
+        from ursa.verify import Subject
+
         if item is None:
             return Subject(rec_id, None, (), {}, None)
         return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
 
     def _derive_here(self, stop: Stop) -> Deriver:
+        from ursa.rebuild.derive import derive
+
         source = self._source(stop, self._home.author.by)
         return lambda wanted: unordered(stop, lambda item: derive(source, *item), wanted)
 
@@ -934,10 +959,14 @@ class DataInterface(Access):
         since: datetime | None,
     ) -> Derived:
         """In an executor's worker."""
+        from ursa.rebuild.derive import derive
+
         with self._running() as stop:
             return derive(self._source(stop, by), rec_id, row, modalities, since)
 
     def _source(self, stop: Stop, by: str) -> Source:
+        from ursa.rebuild.derive import Source
+
         return Source(
             self._raw_for(stop), self.profile.raw.prefix, self.profile.rig_timezone, self._shared_engine(), stop, by
         )

@@ -14,17 +14,17 @@ def main() -> None:
         reply = answer(os.environ)
         if reply is not None:
             sys.exit(reply.print())
-    from ursa_cli import streams
+    from ursa_cli import lean, streams
 
+    lean.start_fast()
     streams.steady()
     from ursa_cli.app import run
 
     code = run()
-    if code == 130:
-        # What was in flight has had its time; a thread that hangs in a request must not hold the exit.
-        streams.flush()
-        os._exit(code)
-    sys.exit(code)
+    # All that was to be told is told. Taking the interpreter apart takes longer than a registration; and after an
+    # interrupt a thread that hangs in a request must not hold the exit.
+    streams.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -206,9 +206,10 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
     stated = local.stated_hash()
     if request.standing is not None:
         known, registered = request.standing
-        with catalog.lock:
-            # A hash that the manifest itself states may be another recording's: better known before a byte moves.
-            asked = None if known else local.manifest.identity_hash
+        # A hash that the manifest itself states may be another recording's: better known before a byte moves. Where
+        # there is none to ask about, nobody waits for the catalog: others of the batch may be at a commit.
+        asked = None if known else local.manifest.identity_hash
+        with catalog.lock if asked else nullcontext():
             rows = catalog.lookup_all([], [asked]) if asked else []
             existing = identify([known] if known else rows, local.rec_id, local.manifest.identity_hash)
             if existing and not known:

@@ -15,15 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-import botocore.session
 import obstore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
-from botocore.utils import parse_timestamp
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
@@ -34,6 +30,7 @@ from obstore.store import S3Store as RustStore
 
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError, StorageError, UrsaError
+from ursa.store.boto import session
 from ursa.store.counting import RequestCounter
 from ursa.store.protocol import (
     SHA256_KEY,
@@ -368,7 +365,7 @@ class S3Store:
 
     def _boto_client(self, secret: Credentials) -> S3Client:
         with _CREATING:
-            client: Any = _session().create_client(
+            client: Any = session().create_client(
                 "s3",
                 endpoint_url=self._at.endpoint_url,
                 region_name=self._at.region,
@@ -526,28 +523,6 @@ class S3Store:
             operation=operation,
             unreachable=True,
         )
-
-
-@cache
-def _session() -> botocore.session.Session:
-    """One session a process: it keeps the service model, which takes 0.1 s to load.
-
-    What ursa connects to comes from its own config: no AWS_PROFILE, no ~/.aws/config. boto3's own package is not
-    imported: its transfer manager takes as long again, and is not used here.
-    """
-    nothing: Any = (None, None, None, None)
-    session = botocore.session.Session(session_vars={"profile": nothing, "config_file": nothing})
-    parsers: Any = session.get_component("response_parser_factory")
-    parsers.set_parser_defaults(timestamp_parser=_timestamp)
-    return session
-
-
-def _timestamp(text: Any) -> datetime:
-    """A listing has a thousand ISO times a page; botocore's own parser takes as long for them as the request."""
-    try:
-        return datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return parse_timestamp(text)
 
 
 def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:

@@ -40,6 +40,20 @@ class Engine:
         """Run ``action`` in the pool."""
         return self._pool.submit(action)
 
+    def claim(self, size_bytes: int, stopped: threading.Event) -> bool:
+        """Memory and a place among the requests in flight, both or neither; False where the run is stopped."""
+        if stopped.is_set() or not self.memory.acquire(size_bytes, stopped):
+            return False
+        if not self.window.enter(stopped):
+            self.memory.release(size_bytes)
+            return False
+        return True
+
+    def unclaim(self, size_bytes: int) -> None:
+        """Give both back."""
+        self.window.leave()
+        self.memory.release(size_bytes)
+
     def close(self) -> None:
         """End the threads; what has not started is dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -57,6 +71,7 @@ class Window:
     def __init__(self, fixed: int | None) -> None:
         self._fixed = fixed
         self._in_flight = 0
+        self._waiting = 0
         self._shortest_s = 0.0
         self._changed = threading.Condition()
 
@@ -70,12 +85,30 @@ class Window:
     def enter(self, stopped: threading.Event) -> bool:
         """Wait for a place; False where ``stopped`` came first."""
         with self._changed:
-            while self._in_flight >= self.size:
-                if stopped.is_set():
-                    return False
-                self._changed.wait(0.2)
+            self._waiting += 1
+            try:
+                while self._in_flight >= self.size:
+                    if stopped.is_set():
+                        return False
+                    self._changed.wait(0.2)
+                self._in_flight += 1
+            finally:
+                self._waiting -= 1
+        return True
+
+    def try_enter(self) -> bool:
+        """Take a place that is free and that nobody waits for; False where there is none."""
+        if self._waiting or self._in_flight >= self.size:  # most often so, and then not worth a lock
+            return False
+        with self._changed:
+            if self._waiting or self._in_flight >= self.size:
+                return False
             self._in_flight += 1
         return True
+
+    def may_stay(self) -> bool:
+        """Whether a place may serve another request: nobody waits for it."""
+        return not self._waiting
 
     def leave(self) -> None:
         """Give the place back."""
@@ -89,8 +122,9 @@ class Window:
         started = time.monotonic()
         yield
         took = time.monotonic() - started
-        with self._changed:
-            self._shortest_s = min(self._shortest_s, took) if self._shortest_s else took
+        if not self._shortest_s or took < self._shortest_s:
+            with self._changed:
+                self._shortest_s = min(self._shortest_s or took, took)
 
 
 class Stop(threading.Event):

@@ -87,6 +87,7 @@ class MemoryBudget:
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes
         self._free = capacity_bytes
+        self._waiting = 0
         self._changed = threading.Condition()
         self._buffers: list[bytearray] = []
 
@@ -106,15 +107,29 @@ class MemoryBudget:
         """Take ``count`` bytes; False where ``stopped`` came first."""
         count = min(count, self._capacity)
         with self._changed:
-            while self._free < count:
-                if stopped.is_set():
-                    return False
-                self._changed.wait(0.2)
+            self._waiting += 1
+            try:
+                while self._free < count:
+                    if stopped.is_set():
+                        return False
+                    self._changed.wait(0.2)
+                self._free -= count
+            finally:
+                self._waiting -= 1
+        return True
+
+    def try_acquire(self, count: int) -> bool:
+        """Take ``count`` bytes that are free and that nobody waits for; False where they are not."""
+        count = min(count, self._capacity)
+        with self._changed:
+            if self._waiting or self._free < count:
+                return False
             self._free -= count
         return True
 
     def release(self, count: int) -> None:
-        """Give back what ``acquire`` took."""
+        """Give back what was taken."""
         with self._changed:
             self._free += min(count, self._capacity)
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()

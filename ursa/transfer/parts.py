@@ -32,8 +32,8 @@ def part_bytes(size_bytes: int) -> int:
 
 
 def parts_in_flight(size_bytes: int, part_size_bytes: int) -> int:
-    """How many parts of one file may be in flight: about a twentieth of it, which is what a kill costs at most."""
-    return max(3, size_bytes // 20 // part_size_bytes)
+    """How many parts of one file may be in flight: about a sixteenth of it, which is what a kill costs at most."""
+    return max(3, size_bytes // 16 // part_size_bytes)
 
 
 def part_count(size_bytes: int, part_size_bytes: int) -> int:

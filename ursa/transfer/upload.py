@@ -16,6 +16,7 @@ from ursa.store import NoSuchUploadError, NotFoundError, OpenUpload, Part, Preco
 from ursa.store.protocol import SHA256_KEY, Evidence
 from ursa.transfer.digest import Digest, SourceFile, check_unchanged, opened, read_into, read_whole
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.lane import Lane
 from ursa.transfer.parts import (
     MAX_PARTS,
     MIB,
@@ -45,6 +46,11 @@ class UploadItem:
     sha256: str | None = None
     replace_etag: str | None = None
     data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file, as it was when the recording was read."""
+        return self.file.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,8 @@ class _Run:
         for item in items:
             if item.file.size_bytes > SINGLE_PUT_BYTES:
                 large.put(item)
-        lanes = [threading.Thread(target=self._guarded, args=(lambda: self._send_small(small),), daemon=True)]
+        small_lane = Lane(self.engine, self.stop, small, self._send_small)
+        lanes = [threading.Thread(target=self._guarded, args=(small_lane.run,), daemon=True)]
         lanes += [
             threading.Thread(target=self._guarded, args=(lambda: self._send_large(large),), daemon=True)
             for _ in range(min(_LARGE_FILES_AT_ONCE, len(items) - len(small)))
@@ -164,38 +171,8 @@ class _Run:
         finally:
             self.events.put(None)
 
-    def _send_small(self, items: Sequence[UploadItem]) -> None:
-        pending: list[Future[None]] = []
-        for item in items:
-            if not self.claim(item.file.size_bytes):
-                break
-            pending.append(self.engine.submit(partial(self._small_task, item)))
-        for future in pending:
-            future.result()
-
-    def claim(self, size_bytes: int) -> bool:
-        """Memory and a place among the requests in flight, both or neither; False where the run is stopped."""
-        if self.stop.is_set() or not self.engine.memory.acquire(size_bytes, self.stop):
-            return False
-        if not self.engine.window.enter(self.stop):
-            self.engine.memory.release(size_bytes)
-            return False
-        return True
-
-    def unclaim(self, size_bytes: int) -> None:
-        """Give both back."""
-        self.engine.window.leave()
-        self.engine.memory.release(size_bytes)
-
-    def _small_task(self, item: UploadItem) -> None:
-        try:
-            if not self.stop.is_set():
-                self.events.put(Finished(self._put(item), item.file.size_bytes))
-        except BaseException as error:
-            self.stop.fail(error)
-            raise
-        finally:
-            self.unclaim(item.file.size_bytes)
+    def _send_small(self, item: UploadItem) -> None:
+        self.events.put(Finished(self._put(item), item.size_bytes))
 
     def _put(self, item: UploadItem) -> Uploaded:
         data = self._content(item)
@@ -343,27 +320,34 @@ class _LargeFile:
         with opened(self.item.file) as stream:
             for number in range(1, part_count(total, self.part_bytes) + 1):
                 length = min(self.part_bytes, total - (number - 1) * self.part_bytes)
-                if not self._claim(length):
+                memory = self.run.engine.memory
+                if self.run.stop.is_set() or not memory.acquire(length, self.run.stop):
                     break
-                buffer = self.run.engine.memory.buffer(length)
+                buffer = memory.buffer(length)
                 view = memoryview(buffer)[:length]
+                going = False
                 try:
+                    # One part ahead: what waits for its turn is read and hashed by then.
                     read_into(self.item.file, stream, view)
                     sha256.update(view)
-                except BaseException:
-                    self.run.unclaim(length)
-                    raise
+                    going = self._turn()
+                finally:
+                    if not going:
+                        memory.release(length)
+                if not going:
+                    break
                 pending.append(self.run.engine.submit(partial(self._part_task, number, view, buffer)))
             # Everything read is sent before the file is left: an interrupted run leaves whole parts to take over.
             parts = [part for future in pending if (part := future.result()) is not None]
             check_unchanged(self.item.file, stream)
         return parts, sha256.hexdigest()
 
-    def _claim(self, length: int) -> bool:
+    def _turn(self) -> bool:
+        """Wait for a place among this file's parts, and among all requests; False where the run is stopped."""
         while not self.places.acquire(timeout=0.2):
             if self.run.stop.is_set():
                 return False
-        return self.run.claim(length)
+        return not self.run.stop.is_set() and self.run.engine.window.enter(self.run.stop)
 
     def _part_task(self, number: int, view: memoryview, buffer: bytearray) -> Part | None:
         try:
@@ -372,7 +356,7 @@ class _LargeFile:
             self.run.stop.fail(error)
             raise
         finally:
-            self.run.unclaim(len(view))
+            self.run.engine.unclaim(len(view))
             self.run.engine.memory.give_back(buffer)
             self.places.release()
 
