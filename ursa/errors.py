@@ -152,10 +152,13 @@ class ConflictError(UrsaError):
 
 
 class StorageError(UrsaError):
-    """The object store failed or can't be reached. ``key``: the object; ``operation``: what was tried."""
+    """The object store failed or can't be reached. ``key``: the object; ``operation``: what was tried; ``unreachable``:
+    no answer came at all.
+    """
 
     key: str | None = None
     operation: str | None = None
+    unreachable: bool = False
 
 
 class LockHeldError(UrsaError):

@@ -140,7 +140,7 @@ def _follow(batch: BatchRun, told: Told) -> BaseException | None:
         for outcome in batch.untold():
             told.take(outcome, batch.seconds)
         return interrupted(told.in_flight) if isinstance(error, KeyboardInterrupt) else error
-    return batch.credentials
+    return batch.ended_by
 
 
 def _conclude(batch: BatchRun, told: Told, notifier: Notifier, choices: Choices, error: BaseException | None) -> int:

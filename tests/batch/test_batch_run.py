@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +217,14 @@ class Unknown(Standings):
     now = of
 
 
-def alone(ingest: Callable[..., Any], stop: Callable[[], object] = lambda: None, **options: Any) -> BatchRun:
+def alone(
+    ingest: Callable[..., Any],
+    stop: Callable[[], object] = lambda: None,
+    standings: Callable[[Sequence[str]], Standings] = lambda names: Unknown(unopened, names),
+    **options: Any,
+) -> BatchRun:
     """A run over eight recordings of which none is registered."""
-    verbs = Verbs(ingest, lambda *_: None, lambda names: Unknown(unopened, names), stop, lambda: None)
+    verbs = Verbs(ingest, lambda *_: None, standings, stop, lambda: None)
     return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
 
 
@@ -250,7 +255,48 @@ def test_refused_credentials_end_the_run() -> None:
     batch = alone(ingest, jobs=1)
     outcomes = list(batch)
     assert [outcome.status for outcome in outcomes] == ["fail"] + ["skip"] * 7
-    assert batch.credentials is not None and "credentials" in outcomes[-1].reason
+    assert batch.ended_by is not None and "credentials" in outcomes[-1].reason
+
+
+def test_a_server_that_answers_nobody_ends_the_run() -> None:
+    def ingest(*_: object) -> Any:
+        raise StorageError("no answer", unreachable=True)
+
+    batch = alone(ingest, jobs=1)
+    outcomes = list(batch)
+    assert [outcome.status for outcome in outcomes] == ["fail"] + ["skip"] * 7
+    assert batch.ended_by is outcomes[0].error and "does not answer" in outcomes[-1].reason
+    assert (batch.counts["fail"], batch.not_reached) == (1, 7)
+
+
+def test_a_server_that_answers_others_meanwhile_is_tried_on() -> None:
+    others = threading.Barrier(2)
+
+    def ingest(rec_dir: Path, *_: object) -> Any:
+        if rec_dir == DIRS[0]:
+            others.wait(10)
+            while batch._answered_at == float("-inf"):
+                time.sleep(0.001)
+            raise StorageError("no answer", unreachable=True)
+        if rec_dir == DIRS[1]:
+            others.wait(10)
+        return object()
+
+    batch = alone(ingest, jobs=2)
+    assert [outcome.status for outcome in batch] == ["fail"] + ["ok"] * 7
+    assert batch.ended_by is None
+
+
+def test_a_catalog_that_can_not_be_read_ends_the_run_with_a_line_for_each() -> None:
+    error = StorageError("no answer", unreachable=True)
+
+    def broken() -> Catalog:
+        raise error
+
+    batch = alone(lambda *_: pytest.fail("nothing is to be tried"), standings=lambda names: Standings(broken, names))
+    outcomes = list(batch)
+    assert [(outcome.status, outcome.reached) for outcome in outcomes] == [("skip", False)] * 8
+    assert batch.ended_by is error and batch.why_stopped == "not tried: the server does not answer"
 
 
 def test_time_that_is_over_stops_who_has_not_heard_of_it() -> None:

@@ -102,7 +102,7 @@ def test_until_it_works(inner: Store, waits: Waits) -> None:
 
 def test_until_the_attempts_are_used_up(inner: Store, waits: Waits) -> None:
     flaky = Flaky(inner, transient)
-    with pytest.raises(TransientError, match="503"):
+    with pytest.raises(StorageError, match="503"):
         RetryingStore(flaky, RetryPolicy(attempts=5, stopped=waits)).head("k")
     assert flaky.calls == 5
 
@@ -141,7 +141,7 @@ def test_every_request_is_tried_again(inner: Store, waits: Waits) -> None:
 
 def test_delays_grow_are_random_and_bounded(inner: Store, waits: Waits) -> None:
     flaky = Flaky(inner, transient)
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         RetryingStore(flaky, RetryPolicy(attempts=40, max_delay_s=3.0, stopped=waits)).head("k")
     assert len(waits.seconds) == 39
     assert all(0 <= delay <= 3.0 for delay in waits.seconds)
@@ -165,7 +165,7 @@ def test_retry_after_of_a_stream(inner: Store, waits: Waits) -> None:
 
 def test_a_request_has_a_deadline(inner: Store, waits: Waits) -> None:
     flaky = Flaky(inner, transient)
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         RetryingStore(flaky, RetryPolicy(request_deadline_s=0.0, stopped=waits)).head("k")
     assert flaky.calls == 1
 
@@ -177,13 +177,13 @@ def test_the_budget_is_for_all_requests_together(inner: Store, waits: Waits) -> 
     policy = RetryPolicy(attempts=8, budget=5, stopped=waits)
     RetryingStore(Flaky(inner, [transient() for _ in range(3)]), policy).head("k")
     spent = Flaky(inner, transient)
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         RetryingStore(spent, policy).read("k")
     assert spent.calls == 3  # the first try, and the two retries that were left
     after = Flaky(inner, transient)
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         RetryingStore(after, policy).head("k")
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         list(RetryingStore(after, policy).stream("k"))
     assert after.calls == 2
 
@@ -195,9 +195,9 @@ def test_stopped_before_nothing_is_tried_again(inner: Store, waits: Waits) -> No
     waits.set()
     flaky = Flaky(inner, transient)
     store = RetryingStore(flaky, RetryPolicy(stopped=waits))
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         store.head("k")
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         list(store.stream("k"))
     assert flaky.calls == 2
     assert waits.seconds == []
@@ -218,7 +218,7 @@ def test_stop_ends_waiting_at_once(inner: Store, action: str) -> None:
     def run() -> None:
         try:
             store.head("k") if action == "head" else list(store.stream("k"))
-        except TransientError as reached:
+        except StorageError as reached:
             caught.append(reached)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -256,7 +256,7 @@ def test_a_stream_that_does_not_come_forward_ends(tmp_path: Path, waits: Waits) 
             yield from ()
             raise transient()
 
-    with pytest.raises(TransientError):
+    with pytest.raises(StorageError):
         list(RetryingStore(Stuck(tmp_path, "raw"), RetryPolicy(attempts=4, stopped=waits)).stream("k"))
     assert calls == 4
     assert len(waits.seconds) == 3

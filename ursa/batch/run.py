@@ -22,6 +22,7 @@ from ursa.errors import (
     InvalidRecordingError,
     ManifestNotFoundError,
     RecordingExistsError,
+    StorageError,
     UrsaError,
 )
 from ursa.events import UploadCallback, UploadProgress
@@ -57,15 +58,15 @@ class BatchRun:
     """A batch under way: iterate over it once, for an ``Outcome`` a recording in the order of ``found.rec_dirs``.
 
     ``seconds``, the counts and (of a dry run) the estimate are of what has been told so far; what the run was stopped
-    before is ``not_reached``. ``credentials``: that they were refused ended the run. After an iteration that was
-    interrupted, ``untold`` has what had ended by then.
+    before is ``not_reached``. ``ended_by``: what made it pointless to go on (credentials that are refused, a server that
+    does not answer), or None. After an iteration that was interrupted, ``untold`` has what had ended by then.
     """
 
     found: Found
     verbs: Verbs
     options: BatchOptions
     counts: dict[str, int] = field(default_factory=lambda: {"ok": 0, "have": 0, "skip": 0, "fail": 0})
-    credentials: CredentialsError | None = None
+    ended_by: UrsaError | None = None
     estimate: Estimate = field(default_factory=Estimate)
     raised: BaseException | None = None
     """What the caller's own progress callback raised: that ends the run."""
@@ -73,6 +74,7 @@ class BatchRun:
     _pending: list[Future[Outcome] | None] = field(default_factory=list)
     _todo: deque[_Task] = field(default_factory=deque)
     _walks: Walks = field(default_factory=Walks)
+    _answered_at: float = float("-inf")
     _standings: Standings = field(init=False)
     _started: float = field(default_factory=time.monotonic)
 
@@ -101,7 +103,7 @@ class BatchRun:
             for outcome in self._outcomes():
                 self._count(outcome)
                 yield outcome
-            if self.counts["ok"] and not self.options.dry_run:
+            if self.counts["ok"] and not self.options.dry_run and self.ended_by is None:
                 self._maintain()
         finally:
             if timer:
@@ -139,7 +141,7 @@ class BatchRun:
                 start = 0
                 while start < len(rec_dirs):
                     # Not looked up, and not needed, where nothing new starts.
-                    until = len(rec_dirs) if self._is_stopped() else self._standings.begin(start)
+                    until = self._looked_up(start)
                     group = rec_dirs[start : min(until, start + _WAITING)]
                     yield from self._group(pool, group)
                     start += len(group)
@@ -148,6 +150,15 @@ class BatchRun:
                 self.verbs.stop()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+
+    def _looked_up(self, start: int) -> int:
+        """How far the recordings from ``start`` on are looked up; where nobody can, nothing is tried."""
+        if not self._is_stopped():
+            try:
+                return self._standings.begin(start)
+            except UrsaError as error:
+                self._end_by(error)
+        return len(self.found.rec_dirs)
 
     def _group(self, pool: ThreadPoolExecutor, group: Sequence[Path]) -> Iterator[Outcome]:
         tasks: list[_Task] = []
@@ -188,7 +199,7 @@ class BatchRun:
                 return
 
     def _attempt(self, task: _Task, slot: Slot) -> Outcome:
-        rec_dir = task.rec_dir
+        rec_dir, began = task.rec_dir, time.monotonic()
         rec_id = rec_dir.absolute().name
         again = task.twin is not None and task.twin.result().status != "have"
         if self._why_stopped is not None:
@@ -209,7 +220,7 @@ class BatchRun:
                 self._why_stopped = INTERRUPTED
                 raise
             outcome = Outcome(rec_dir, rec_id, "fail", error=_as_ursa(error, rec_dir))
-        self._heed(outcome)
+        self._heed(outcome, began)
         return outcome
 
     def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None, slot: Slot) -> Outcome:
@@ -233,15 +244,31 @@ class BatchRun:
     def _is_stopped(self) -> bool:
         return self._why_stopped is not None
 
-    def _heed(self, outcome: Outcome) -> None:
-        """Whether the rest is to be tried after this."""
+    def _heed(self, outcome: Outcome, began: float) -> None:
+        """Whether the rest is to be tried after this, which ``began`` then."""
+        if outcome.result is not None or outcome.plan is not None:
+            self._answered_at = time.monotonic()
         if outcome.status != "fail":
             return
-        if isinstance(outcome.error, CredentialsError):
-            self.credentials = outcome.error
-            self._why_stopped = "not tried: the credentials are refused"
+        error = outcome.error
+        # A server that answered nobody while this recording tried, and tried again, answers the next one no better.
+        silent = isinstance(error, StorageError) and error.unreachable and self._answered_at < began
+        if error is not None and (silent or isinstance(error, CredentialsError)):
+            self._end_by(error)
         elif self.options.on_failure is OnFailure.STOP and self._why_stopped is None:
             self._why_stopped = f"not tried, since {shown(outcome.rec_id)} failed"
+
+    def _end_by(self, error: UrsaError) -> None:
+        if self._why_stopped is not None:
+            return
+        if isinstance(error, CredentialsError):
+            why = "the credentials are refused"
+        elif isinstance(error, StorageError) and error.unreachable:
+            why = "the server does not answer"
+        else:
+            why = "the catalog can't be read"
+        self.ended_by, self._why_stopped = error, f"not tried: {why}"
+        self.verbs.stop()
 
     def _maintain(self) -> None:
         """What is registered stands, whatever becomes of this."""

@@ -39,7 +39,6 @@ class TransientError(StorageError):
     """Worth trying again. ``retry_after_s``: what the server asked for, seconds, or None."""
 
     retry_after_s: float | None = None
-    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ursa.errors import StorageError
 from ursa.store.protocol import Body, ObjectInfo, OpenUpload, Part, PutResult, Store, TransientError, ignore
 
 if TYPE_CHECKING:
@@ -39,14 +40,22 @@ class RetryPolicy:
             return self._spent <= self.budget
 
     def call(self, action: Callable[[], T]) -> T:
-        """Run ``action``, again after every ``TransientError`` for as long as the policy lets it."""
+        """Run ``action``, again after every ``TransientError`` for as long as the policy lets it.
+
+        Raises:
+            StorageError: the last ``TransientError``, as nobody tries again.
+        """
         started = time.monotonic()
         try:
             # Most requests succeed at once: they need not pay for what only a retry needs (0.1 ms of CPU each).
             return action()
         except TransientError as error:
             failed = [error]
-        return self._retry(action, failed, time.monotonic() - started)
+        try:
+            return self._retry(action, failed, time.monotonic() - started)
+        except TransientError as error:
+            fields = {name: value for name, value in error.fields.items() if name != "retry_after_s"}
+            raise StorageError(error.message, hint=error.hint, **fields) from error
 
     def _retry(self, action: Callable[[], T], failed: list[TransientError], took_s: float) -> T:
         """Go on after a first attempt that has ``failed`` and took so long: it counts as the first of ``attempts``."""

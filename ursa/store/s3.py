@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 import obstore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
+from botocore.parsers import ResponseParserError
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
@@ -55,7 +56,8 @@ T = TypeVar("T")
 
 _BLOCK_BYTES = 1 << 20
 _CONNECT_TIMEOUT_S = 20
-_READ_TIMEOUT_S = 60
+# Twice, with the wait between: a server that takes connections and says nothing ends a command within two minutes.
+_READ_TIMEOUT_S = 40
 # obstore has a timeout for the whole request only, so it gets what even a slow link sends in that time.
 _RUST_BYTES = 1 << 20
 _SEND_BYTES = 1 << 18
@@ -63,6 +65,8 @@ _CREATING = threading.Lock()  # botocore's session is not thread-safe while it m
 # Credentials younger than this are not read again when a server refuses them: they are simply wrong.
 _FRESH_S = 60.0
 _CLASS_B = {"GetObject", "HeadObject"}
+# A HEAD's 404 has no body to say why; what is deleted may be gone.
+_BODILESS = {"head", "delete"}
 
 _AUTH_CODES = {
     "AccessDenied",
@@ -144,18 +148,12 @@ class S3Store:
             yield from (item["Prefix"] for item in page.get("CommonPrefixes", ()))
 
     def head(self, key: str) -> ObjectInfo:
-        reply = self._call("head", key, lambda s3: s3.head_object(Bucket=self._at.bucket, Key=key))
-        return ObjectInfo(
-            key, reply["ContentLength"], _unquote(reply["ETag"]), reply["LastModified"], reply.get("Metadata", {})
-        )
+        return self._call("head", key, lambda s3: _info(key, s3.head_object(Bucket=self._at.bucket, Key=key)))
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
         def action(s3: S3Client) -> tuple[bytes, ObjectInfo]:
             reply = s3.get_object(Bucket=self._at.bucket, Key=key)
-            info = ObjectInfo(
-                key, reply["ContentLength"], _unquote(reply["ETag"]), reply["LastModified"], reply.get("Metadata", {})
-            )
-            return reply["Body"].read(), info
+            return reply["Body"].read(), _info(key, reply)
 
         return self._call("read", key, action)
 
@@ -196,13 +194,15 @@ class S3Store:
         reply = self._call(
             "write",
             key,
-            lambda s3: s3.put_object(
-                Bucket=self._at.bucket,
-                Key=key,
-                Body=_sent_body(body, ignore),
-                Metadata=metadata,
-                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
-                **condition,
+            lambda s3: _with_etag(
+                s3.put_object(
+                    Bucket=self._at.bucket,
+                    Key=key,
+                    Body=_sent_body(body, ignore),
+                    Metadata=metadata,
+                    ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                    **condition,
+                )
             ),
         )
         etag = _unquote(reply["ETag"])
@@ -218,9 +218,11 @@ class S3Store:
         reply = self._call(
             "start a multipart upload of",
             key,
-            lambda s3: s3.create_multipart_upload(Bucket=self._at.bucket, Key=key, Metadata=dict(metadata or {})),
+            lambda s3: _said(
+                s3.create_multipart_upload(Bucket=self._at.bucket, Key=key, Metadata=dict(metadata or {})), "UploadId"
+            ),
         )
-        return str(reply["UploadId"])
+        return str(reply)
 
     def upload_part(
         self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
@@ -228,13 +230,15 @@ class S3Store:
         reply = self._call(
             f"write part {number} of",
             key,
-            lambda s3: s3.upload_part(
-                Bucket=self._at.bucket,
-                Key=key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=_sent_body(body, sent),
-                ContentMD5=base64.b64encode(bytes.fromhex(md5)).decode(),
+            lambda s3: _with_etag(
+                s3.upload_part(
+                    Bucket=self._at.bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    Body=_sent_body(body, sent),
+                    ContentMD5=base64.b64encode(bytes.fromhex(md5)).decode(),
+                )
             ),
         )
         return Part(number, len(body), _unquote(reply["ETag"]))
@@ -266,12 +270,16 @@ class S3Store:
         reply = self._call(
             "complete a multipart upload of",
             key,
-            lambda s3: s3.complete_multipart_upload(
-                Bucket=self._at.bucket,
-                Key=key,
-                UploadId=upload_id,
-                MultipartUpload={"Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]},
-                **condition,
+            lambda s3: _with_etag(
+                s3.complete_multipart_upload(
+                    Bucket=self._at.bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    MultipartUpload={
+                        "Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+                    },
+                    **condition,
+                )
             ),
         )
         return _unquote(reply["ETag"])
@@ -290,7 +298,7 @@ class S3Store:
         def action(clients: _Clients) -> str:
             self._counter.class_a()
             reply = obstore.put(clients.rust, key, body, mode=mode, use_multipart=False, attributes=metadata)
-            return _unquote(reply["e_tag"] or "")
+            return _unquote(_said(reply, "e_tag"))
 
         try:
             etag = self._attempt("write", key, action)
@@ -322,7 +330,11 @@ class S3Store:
         def start(s3: S3Client) -> Any:
             nonlocal pages
             pages = iter(s3.get_paginator(operation).paginate(Bucket=self._at.bucket, **options))  # type: ignore[call-overload]
-            return next(pages, None)
+            page = next(pages, None)
+            # What every listing says, and a page of HTML does not.
+            if page is not None:
+                _said(page, "IsTruncated")
+            return page
 
         page = self._call("list", key, start)
         while page is not None:
@@ -404,7 +416,11 @@ class S3Store:
             skip_signature=False,
             s3_express=False,
             retry_config={"max_retries": 0},
-            client_options={"allow_http": True, "connect_timeout": f"{_CONNECT_TIMEOUT_S}s", "timeout": "120s"},
+            client_options={
+                "allow_http": True,
+                "connect_timeout": f"{_CONNECT_TIMEOUT_S}s",
+                "timeout": f"{_READ_TIMEOUT_S}s",
+            },
         )
 
     def _redirected(self, **_: Any) -> None:
@@ -427,6 +443,10 @@ class S3Store:
             yield
         except ClientError as error:
             raise self._from_client_error(error, operation, key) from None
+        except _NoS3Error as error:
+            raise self._no_server(str(error), operation, key) from None
+        except ResponseParserError:
+            raise self._no_server("no XML", operation, key) from None
         except (AlreadyExistsError, PreconditionError):
             raise self._from_code("PreconditionFailed", 412, "", operation, key) from None
         except InvalidPathError:
@@ -438,8 +458,8 @@ class S3Store:
             raise self._from_rust(str(error), operation, key) from None
         except SSLError as error:
             raise StorageError(
-                f"can't {operation} {self._at.endpoint_url}: the TLS certificate was not accepted ({error})",
-                hint="Check the endpoint's name and this machine's clock and certificates.",
+                f"can't {operation} {self._at.endpoint_url}: no TLS connection ({error})",
+                hint="Check endpoint_url (is it https there, or http?), its name, and this machine's clock and certificates.",
                 key=key,
                 operation=operation,
             ) from None
@@ -463,6 +483,8 @@ class S3Store:
         status = re.search(r"status code: (\d{3})", text)
         code = re.search(r"<Code>([^<]{1,80})</Code>", text)
         message = re.search(r"<Message>([^<]{1,300})</Message>", text)
+        if "Header missing from response" in text:
+            return self._no_server(_last_cause(text), operation, key)
         if status is None:
             return self._unreachable(_last_cause(text), operation, key)
         return self._from_code(
@@ -499,8 +521,10 @@ class S3Store:
             )
         if code in _AUTH_CODES or status in (401, 403):
             return self._refused(code, message, operation, where)
-        if status == 404:
+        if status == 404 and (code == "NoSuchKey" or operation in _BODILESS):
             return NotFoundError(f"there is no object {where}", **fields)
+        if status == 404:
+            return self._no_server(f"404 {code} {message}".rstrip(), operation, key)
         return StorageError(
             f"can't {operation} {where}: the server answered {code or status} {message}".rstrip(), **fields
         )
@@ -514,6 +538,14 @@ class S3Store:
             role=self._at.role,
         )
 
+    def _no_server(self, text: str, operation: str, key: str) -> StorageError:
+        return StorageError(
+            f"can't {operation} {self.uri}/{key}: {self._at.endpoint_url} answers, but not as an S3 server does ({text})",
+            hint="Check endpoint_url (`ursa config show`), and whether this network asks for a login or a proxy stands between.",
+            key=key,
+            operation=operation,
+        )
+
     def _unreachable(self, text: str, operation: str, key: str) -> TransientError:
         return TransientError(
             f"can't {operation} {self.uri}/{key}: no answer from {self._at.endpoint_url} ({text})",
@@ -523,6 +555,26 @@ class S3Store:
             operation=operation,
             unreachable=True,
         )
+
+
+class _NoS3Error(Exception):
+    """A good answer that lacks what every S3 server says: a login page, say."""
+
+
+def _said(reply: Any, name: str) -> Any:
+    if reply.get(name) is None:
+        raise _NoS3Error(f"an answer without {name}")
+    return reply[name]
+
+
+def _with_etag(reply: Any) -> Any:
+    _said(reply, "ETag")
+    return reply
+
+
+def _info(key: str, reply: Any) -> ObjectInfo:
+    etag, modified_at = _said(reply, "ETag"), _said(reply, "LastModified")
+    return ObjectInfo(key, reply["ContentLength"], _unquote(etag), modified_at, reply.get("Metadata", {}))
 
 
 def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
