@@ -245,3 +245,42 @@ def test_interrupted(data: DataInterface, rec_dir: Path) -> None:
         data.reconstruct_dir(rec_dir, progress=at("hash", data.stop))
     assert "manifest.json" not in names(rec_dir)
     assert data.reconstruct_dir(rec_dir).action == "made"
+
+
+@pytest.mark.parametrize("where", ["disk", "bucket"])
+def test_what_a_placeholder_says_stays(tmp_path: Path, where: str) -> None:
+    """A dashboard's stub may be all that knows when it was, and what it was about."""
+    stub = {
+        "recording_id": REC,
+        "started_at": "2026-05-20T12:00:00+02:00",
+        "duration_s": 77,
+        "timezone": "Europe/Berlin",
+        "nodes": [{"hostname": "green-mantis", "rack": 3}],
+        "workers": [{"dir": "eeg_a", "modality": "emg", "worker_id": "left", "gain": 24}],
+        "dashboard": {"protocol": "N-back"},
+        "participant": "Aria Lin",
+        "files": [],
+    }
+    root = tmp_path if where == "disk" else tmp_path / "store" / "constellation-data" / "recordings"
+    rec_dir = make_recording(root, REC, {"eeg_a/a.edf": b"a", "mic/b.wav": b"b"}, manifest=stub)
+    config = tmp_path / "ursa.yaml"
+    config.write_text(f"profiles:\n  local: {{root: {tmp_path / 'store'}}}\n")
+    with DataInterface("local", config) as data:
+        data.enable_writes(roles=("assets_rw", "raw_rw"))
+        made = data.reconstruct_dir(rec_dir) if where == "disk" else data.reconstruct(REC)
+    assert made.action == "replaced"
+    written = json.loads((rec_dir / "manifest.json").read_text())
+    kept = {name: stub[name] for name in stub.keys() - {"files", "workers", "participant"}}
+    assert {name: written[name] for name in kept} == kept
+    assert [(worker["dir"], worker["modality"]) for worker in written["workers"]] == [("eeg_a", "emg"), ("mic", "mic")]
+    assert written["workers"][0]["gain"] == 24 and len(written["files"]) == 2
+    assert written["reconstruction"]["placeholder_participant"] == "Aria Lin"
+
+
+def test_a_placeholder_that_contradicts_what_is_there_gives_way(tmp_path: Path) -> None:
+    workers = [{"dir": "eeg_b", "modality": "eeg", "worker_id": "a"}]
+    rec_dir = make_recording(tmp_path, REC, {"eeg_a/a.edf": b"a", "eeg_b/b.edf": b"b"}, manifest={"workers": workers})
+    with DataInterface("local") as data:
+        data.reconstruct_dir(rec_dir)
+    written = json.loads((rec_dir / "manifest.json").read_text())
+    assert [worker["worker_id"] for worker in written["workers"]] == ["a", "b"]

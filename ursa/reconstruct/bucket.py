@@ -77,6 +77,7 @@ class _Job:
                 self.rec_id,
                 (Hashed(item.path, item.size_bytes, hashes[item.path], item.worker) for item in plan.contents.data),
                 plan.participant,
+                placeholder=plan.placeholder.manifest if plan.placeholder else None,
             )
             self.progress.writing(MANIFEST_NAME)
             if self.bucket.stop.is_set():

@@ -99,7 +99,8 @@ def _make(
         progress.writing(MANIFEST_NAME)
         _check_unchanged(scan, key_prefix)
         listed = (Hashed(file.path, file.size_bytes, hashes[file.path], file.worker) for file in files)
-        document = build(scan.rec_id, listed, participant)
+        stub = None if placeholder is None else parse_manifest(placeholder, source=str(scan.root / MANIFEST_NAME))
+        document = build(scan.rec_id, listed, participant, placeholder=stub)
         recording_hash = document.recording_hash
         if stop.is_set():
             raise KeyboardInterrupt

@@ -21,7 +21,7 @@ from ursa.manifest import (
 )
 from ursa.manifest.names import UNKNOWN_PARTICIPANT
 from ursa.reconstruct.results import Made, ReconstructResult
-from ursa.recording import classify
+from ursa.recording import MANIFEST_NAME, classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,22 @@ class Document:
     participant: str
 
 
-def build(rec_id: str, files: Iterable[Hashed], participant: str | None, *, now: datetime | None = None) -> Document:
-    """The manifest of these files. Times are left out: readers derive the start from the rec_id, and nobody knows the end.
+def build(
+    rec_id: str,
+    files: Iterable[Hashed],
+    participant: str | None,
+    *,
+    placeholder: Manifest | None = None,
+    now: datetime | None = None,
+) -> Document:
+    """The manifest of these files.
+
+    Times are those of the placeholder that it replaces, as is whatever else that says. Without one they are left out:
+    readers derive the start from the rec_id, and nobody knows the end.
 
     Args:
         participant: from participant.txt; None is unknown, and is noted as reconstructed.
+        placeholder: the manifest without files that is there.
 
     Raises:
         InvalidRecordingError: no raw file, or more files than a manifest may list.
@@ -69,6 +80,8 @@ def build(rec_id: str, files: Iterable[Hashed], participant: str | None, *, now:
             "reconstructed_participant": participant is None,
         },
     )
+    if placeholder is not None and placeholder.recording_id in (None, rec_id):
+        manifest = _over(placeholder, manifest)
     data = manifest.to_json() + b"\n"
     if len(data) > MAX_MANIFEST_BYTES:
         raise InvalidRecordingError(
@@ -81,6 +94,21 @@ def build(rec_id: str, files: Iterable[Hashed], participant: str | None, *, now:
     if parse_manifest(data, source=rec_id).files != manifest.files:
         raise AssertionError(f"{rec_id}: the manifest does not read back as it was made")
     return Document(data, recording_hash, name)
+
+
+def _over(placeholder: Manifest, made: Manifest) -> Manifest:
+    """What the placeholder says, with what was found; where the two contradict each other, what was found alone."""
+    known = {worker.dir for worker in placeholder.workers}
+    found = {name: getattr(made, name) for name in made.model_fields_set}
+    found["workers"] = (*placeholder.workers, *(worker for worker in made.workers if worker.dir not in known))
+    if placeholder.participant is not None and placeholder.participant != made.participant:
+        found["reconstruction"] = {**(made.reconstruction or {}), "placeholder_participant": placeholder.participant}
+    both = placeholder.model_copy(update=found)
+    try:
+        parse_manifest(both.to_json(), source=MANIFEST_NAME)
+    except ManifestError:
+        return made
+    return both
 
 
 def _workers(files: Sequence[Hashed]) -> tuple[Worker, ...]:

@@ -26,6 +26,7 @@ class Placeholder:
     """A ``manifest.json`` without files, as it was read."""
 
     etag: str
+    manifest: Manifest
 
 
 def aggregate(store: Store, prefix: str, rec_id: str) -> Valid | None:
@@ -64,7 +65,7 @@ def replaceable(store: Store, prefix: str, rec_id: str, objects: Iterable[Object
     except NotFoundError:
         return None
     manifest = _parsed(data, rec_id, info.key)
-    return Placeholder(info.etag) if manifest.is_placeholder else Valid(info.key, manifest)
+    return Placeholder(info.etag, manifest) if manifest.is_placeholder else Valid(info.key, manifest)
 
 
 def node_manifest(store: Store, prefix: str, rec_id: str, objects: Iterable[ObjectInfo]) -> Valid | None:
