@@ -349,7 +349,7 @@ def test_participant(rec: Path, data: str | bytes, name: str | None) -> None:
         (b"Aria \xe9", "not UTF-8"),
         (b"\xff\xfeA\x00", "not UTF-8"),
         (b"Aria\x1b[31m", "control characters"),
-        (b"Aria\tLin", "control characters"),
+        (b"Aria\x07Lin", "control characters"),
         (b"Aria\x00", "control characters"),
     ],
 )

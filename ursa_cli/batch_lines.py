@@ -87,7 +87,7 @@ class Told:
         elif outcome.plan is not None:
             self._planned(outcome.rec_id, outcome.plan)
         elif outcome.status == "have":
-            hint = _other_participants(outcome)
+            hint = _to_know(outcome)
             self._one(f"HAVE {outcome.rec_id}: already registered", hint=hint)
             self._record(outcome, hint=hint)
             if hint:
@@ -281,7 +281,14 @@ def _estimate(batch: BatchRun) -> Iterator[str]:
     )
 
 
-def _other_participants(outcome: Outcome) -> str | None:
-    """Of a recording that is registered: that its participants differ, which only the hint says."""
+def _to_know(outcome: Outcome) -> str | None:
+    """Of a recording that is registered: that its participants differ, which only the hint says; that a manifest waits."""
+    waiting = getattr(outcome.error, "waiting", ())
+    if waiting:
+        one = "it lists files" if len(waiting) == 1 else "they list files"
+        return (
+            f"{', '.join(waiting)} {'is' if len(waiting) == 1 else 'are'} on this disk only: {one} of a node whose half has"
+            " not come, and will be uploaded with that half. Don't wipe this disk before."
+        )
     hint = hint_of(outcome)
     return hint if hint and "participants differ" in hint else None

@@ -253,8 +253,22 @@ def test_a_registered_recording_with_other_participants_says_so(lab: Lab) -> Non
     assert lab.batch().returncode == 0
     (rec_dir / "participant.txt").write_text("Bo Chen\n")
     done = lab.batch()
-    assert done.returncode == 0 and done.stdout.startswith(f"HAVE {rec(1)}: already registered\n")
-    assert rec(1) in done.stderr and "participants differ" in done.stderr
+    assert done.returncode == 0 and done.stdout.startswith(f"OK   {rec(1)}: 0 uploaded")
+    assert rec(1) in done.stderr and "the rows get both names" in done.stderr
+    assert lab.batch().stdout.startswith(f"HAVE {rec(1)}: already registered\n")
+
+
+def test_a_manifest_that_waits_for_the_other_half_is_told_with_have(lab: Lab) -> None:
+    rec_dir = lab.make(1, {"eeg_a/a.edf": b"a", "mic_b/b.wav": b"b"})
+    manifest = json.loads((rec_dir / "manifest.json").read_text())
+    for entry in manifest["workers"]:
+        entry["node"] = "green-motor" if entry["dir"] == "mic_b" else "green-mantis"
+    (rec_dir / "manifest.json").write_text(json.dumps(manifest))
+    (rec_dir / "mic_b" / "b.wav").unlink()
+    assert lab.batch().returncode == 0
+    done = lab.batch()
+    assert done.stdout.startswith(f"HAVE {rec(1)}: already registered\n")
+    assert "manifest.json is on this disk only" in done.stderr
 
 
 def test_what_is_left_aside_is_said(lab: Lab) -> None:

@@ -104,7 +104,8 @@ def test_refused_in_words(call: Call, data: DataInterface) -> None:
 def test_no_participants_and_no_files_are_fine(data: DataInterface) -> None:
     recording(participant_ids=None, metadata={"k": None})(data)
     assert modality(files=None)(data).files == ()
-    assert data.overview()[0].recording.metadata == {}
+    row = data.overview()[0].recording
+    assert row.metadata == {"manifest_recording_id": row.rec_id}
 
 
 @pytest.mark.parametrize(

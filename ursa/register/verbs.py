@@ -73,7 +73,7 @@ class Given:
             self.duration_s,
             tuple(sorted(set(self.participant_ids))),
             self.status,
-            self.metadata,
+            {REC_ID_KEY: self.rec_id, **self.metadata},
             datetime.now(UTC),
             by,
         )

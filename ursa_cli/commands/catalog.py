@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli import catalog_view, rebuild_view
+from ursa_cli import catalog_view, rebuild_view, typed
 from ursa_cli.options import command_app, shared
 from ursa_cli.session import Session
 
@@ -39,7 +39,7 @@ def init(
     made = data.init_catalog()
     session.out.record("catalog", made=made, tables=data.catalog_location())
     session.out.line("the catalog is made" if made else "there is a catalog already; nothing was changed")
-    session.out.line("next: ursa ingest REC_DIR")
+    session.out.line(f"next: ursa ingest REC_DIR{typed.options()}")
 
 
 @app.command()
