@@ -259,12 +259,12 @@ def test_a_registered_recording_with_other_participants_says_so(lab: Lab) -> Non
 
 
 def test_a_manifest_that_waits_for_the_other_half_is_told_with_have(lab: Lab) -> None:
-    rec_dir = lab.make(1, {"eeg_a/a.edf": b"a", "mic_b/b.wav": b"b"})
+    rec_dir = lab.make(1)
     manifest = json.loads((rec_dir / "manifest.json").read_text())
     for entry in manifest["workers"]:
-        entry["node"] = "green-motor" if entry["dir"] == "mic_b" else "green-mantis"
+        entry["node"] = "green-motor" if entry["dir"] == "camera_left" else "green-mantis"
     (rec_dir / "manifest.json").write_text(json.dumps(manifest))
-    (rec_dir / "mic_b" / "b.wav").unlink()
+    (rec_dir / "camera_left" / "a.mp4").unlink()
     assert lab.batch().returncode == 0
     done = lab.batch()
     assert done.stdout.startswith(f"HAVE {rec(1)}: already registered\n")
