@@ -65,7 +65,7 @@ class Layout:
 
 LAYOUTS = {
     "recordings": Layout("rec_id", ("recording_hash",), 2 * MIB, 4 * MIB, 64 * MIB, 1000),
-    "modalities": Layout("rec_id", (), 2 * MIB, 16 * MIB, 128 * MIB, 500, 4 * _ROW_GROUP),
+    "modalities": Layout("rec_id", (), 2 * MIB, 4 * MIB, 128 * MIB, 500, 4 * _ROW_GROUP),
     "participants": Layout("participant_id", (), 2 * MIB, 4 * MIB, 32 * MIB, 1000),
 }
 
