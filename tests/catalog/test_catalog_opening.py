@@ -86,6 +86,21 @@ def test_made_once_and_again_after_a_failure() -> None:
     assert made == [0, 1]
 
 
+def test_a_process_that_ends_while_they_are_opened_ends_well(tmp_path: Path) -> None:
+    Place(tmp_path).home().initialize()
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from homes import Place
+from ursa.catalog.overview import overview
+overview(Place(Path({str(tmp_path)!r})).catalog(), since="yesterday-ish")
+"""
+    for _ in range(3):
+        run = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+        assert run.returncode == 1 and "yesterday-ish" in run.stderr
+
+
 @pytest.mark.parametrize("own", [None, "dirty_decay_ms:1"])
 def test_the_allocator_is_told_before_it_is_loaded(own: str | None) -> None:
     """deltalake reads the variable once; whoever has set it knows better."""

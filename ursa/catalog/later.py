@@ -27,7 +27,8 @@ class Later(Generic[T]):
         """Have it made in another thread, for whoever asks for it soon."""
         future, mine = self._claim()
         if mine:
-            threading.Thread(target=self._run, args=(future,), daemon=True).start()
+            # Python waits for it at its end: a thread that is in foreign code then would crash.
+            threading.Thread(target=self._run, args=(future,)).start()
 
     def get(self) -> T:
         """The value. Raises what ``make`` raises."""
