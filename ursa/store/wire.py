@@ -1,7 +1,8 @@
 """Requests without a body, sent with botocore's signature and connections and without the rest of it.
 
-A listing through botocore's client takes 1.5 ms of CPU in Python, four fifths of it for finding the endpoint, checking
-parameters and parsing by a service model, which takes 0.04 s to load. A batch of small recordings lists twice for each.
+A short listing through botocore's client takes 1.1 ms of CPU, half of it for finding the endpoint, checking parameters
+and parsing by a service model; one of 4,000 keys 75 ms, and 28 here. The model takes 0.04 s to load. A batch of small
+recordings lists twice for each.
 """
 
 from __future__ import annotations
