@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import obstore
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
 from botocore.parsers import ResponseParserError
 from obstore.exceptions import (
@@ -31,7 +31,6 @@ from obstore.store import S3Store as RustStore
 
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError, StorageError, UrsaError
-from ursa.store.boto import session
 from ursa.store.counting import RequestCounter
 from ursa.store.protocol import (
     SHA256_KEY,
@@ -47,6 +46,7 @@ from ursa.store.protocol import (
     TransientError,
     ignore,
 )
+from ursa.store.wire import BadReplyError, NoS3Error, Page, ReplyError, Wire, unquoted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -108,9 +108,16 @@ class S3Location:
 
 @dataclass(frozen=True)
 class _Clients:
-    boto: S3Client
+    """Ways to one bucket with the same keys. ``boto`` is made when it is needed: small files never do."""
+
+    wire: Wire
     rust: RustStore
     made_at: float
+    make_boto: Callable[[], S3Client]
+
+    @cached_property
+    def boto(self) -> S3Client:
+        return self.make_boto()
 
 
 class S3Store:
@@ -139,23 +146,22 @@ class S3Store:
         return f"s3://{self._at.bucket}"
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for page in self._pages("list_objects_v2", Prefix=prefix):
-            for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"], item["Size"], _unquote(item["ETag"]), item["LastModified"])
+        for page in self._listing(prefix):
+            yield from page.objects
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
-        for page in self._pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
-            yield from (item["Prefix"] for item in page.get("CommonPrefixes", ()))
+        for page in self._listing(prefix, "/"):
+            yield from page.prefixes
 
     def head(self, key: str) -> ObjectInfo:
-        return self._call("head", key, lambda s3: _info(key, s3.head_object(Bucket=self._at.bucket, Key=key)))
+        return self._head(key, {})[0]
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
-        def action(s3: S3Client) -> tuple[bytes, ObjectInfo]:
-            reply = s3.get_object(Bucket=self._at.bucket, Key=key)
-            return reply["Body"].read(), _info(key, reply)
+        def action(clients: _Clients) -> tuple[bytes, ObjectInfo]:
+            self._counter.class_b()
+            return clients.wire.read(key)
 
-        return self._call("read", key, action)
+        return self._attempt("read", key, action)
 
     def stream(
         self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
@@ -205,7 +211,7 @@ class S3Store:
                 )
             ),
         )
-        etag = _unquote(reply["ETag"])
+        etag = unquoted(reply["ETag"])
         if reply.get("ChecksumSHA256") is not None:
             # The server echoes the checksum only where it computed and compared it.
             return PutResult(etag, "sha256")
@@ -241,11 +247,11 @@ class S3Store:
                 )
             ),
         )
-        return Part(number, len(body), _unquote(reply["ETag"]))
+        return Part(number, len(body), unquoted(reply["ETag"]))
 
     def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         return [
-            Part(item["PartNumber"], item["Size"], _unquote(item["ETag"]))
+            Part(item["PartNumber"], item["Size"], unquoted(item["ETag"]))
             for page in self._pages("list_parts", Key=key, UploadId=upload_id)
             for item in page.get("Parts", ())
         ]
@@ -282,7 +288,7 @@ class S3Store:
                 )
             ),
         )
-        return _unquote(reply["ETag"])
+        return unquoted(reply["ETag"])
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         with contextlib.suppress(NoSuchUploadError, NotFoundError):
@@ -298,7 +304,7 @@ class S3Store:
         def action(clients: _Clients) -> str:
             self._counter.class_a()
             reply = obstore.put(clients.rust, key, body, mode=mode, use_multipart=False, attributes=metadata)
-            return _unquote(_said(reply, "e_tag"))
+            return unquoted(_said(reply, "e_tag"))
 
         try:
             etag = self._attempt("write", key, action)
@@ -314,13 +320,31 @@ class S3Store:
     def _has_checked(self, key: str, sha256: str) -> bool:
         """Whether the server keeps the sha256 that came with an object, which it may only do when it has checked it."""
         try:
-            reply = self._call(
-                "head", key, lambda s3: s3.head_object(Bucket=self._at.bucket, Key=key, ChecksumMode="ENABLED")
-            )
+            _, headers = self._head(key, {"x-amz-checksum-mode": "ENABLED"})
         except UrsaError:
             # Not told is not checked; the object itself is written.
             return False
-        return reply.get("ChecksumSHA256") == base64.b64encode(bytes.fromhex(sha256)).decode()
+        return headers.get("x-amz-checksum-sha256") == base64.b64encode(bytes.fromhex(sha256)).decode()
+
+    def _head(self, key: str, headers: Mapping[str, str]) -> tuple[ObjectInfo, Mapping[str, str]]:
+        def action(clients: _Clients) -> tuple[ObjectInfo, Mapping[str, str]]:
+            self._counter.class_b()
+            return clients.wire.head(key, headers)
+
+        return self._attempt("head", key, action)
+
+    def _listing(self, prefix: str, delimiter: str = "") -> Iterator[Page]:
+        def action(clients: _Clients) -> Page:
+            self._counter.class_a()
+            return clients.wire.page(prefix, delimiter=delimiter, token=token)
+
+        token: str | None = None
+        while True:
+            page = self._attempt("list", prefix, action)
+            yield page
+            token = page.token
+            if token is None:
+                return
 
     def _pages(self, operation: str, **options: Any) -> Iterator[Any]:
         key = options.get("Key") or options.get("Prefix", "")
@@ -372,10 +396,23 @@ class S3Store:
         with self._lock:
             if self._clients is None or self._clients is replacing:
                 secret = self._credentials(replacing is not None)
-                self._clients = _Clients(self._boto_client(secret), self._rust_client(secret), time.monotonic())
+                wire = Wire(
+                    self._at.endpoint_url,
+                    self._at.bucket,
+                    self._at.region,
+                    secret,
+                    connect_s=_CONNECT_TIMEOUT_S,
+                    read_s=_READ_TIMEOUT_S,
+                )
+                boto = partial(self._boto_client, secret)
+                self._clients = _Clients(wire, self._rust_client(secret), time.monotonic(), boto)
             return self._clients
 
     def _boto_client(self, secret: Credentials) -> S3Client:
+        from botocore.config import Config
+
+        from ursa.store.boto import session
+
         with _CREATING:
             client: Any = session().create_client(
                 "s3",
@@ -424,7 +461,10 @@ class S3Store:
         )
 
     def _redirected(self, **_: Any) -> None:
-        raise StorageError(
+        raise self._elsewhere()
+
+    def _elsewhere(self) -> StorageError:
+        return StorageError(
             f"{self._at.endpoint_url} sends every request somewhere else",
             hint="Check endpoint_url (`ursa config show`): https, not http? And whether this network asks for a login.",
         )
@@ -443,10 +483,17 @@ class S3Store:
             yield
         except ClientError as error:
             raise self._from_client_error(error, operation, key) from None
-        except _NoS3Error as error:
+        except NoS3Error as error:
             raise self._no_server(str(error), operation, key) from None
         except ResponseParserError:
             raise self._no_server("no XML", operation, key) from None
+        except ReplyError as error:
+            if 300 <= error.status < 400:
+                raise self._elsewhere() from None
+            wait = _seconds(error.retry_after)
+            raise self._from_code(error.code, error.status, error.message, operation, key, wait) from None
+        except BadReplyError as error:
+            raise self._unreachable(str(error), operation, key) from None
         except (AlreadyExistsError, PreconditionError):
             raise self._from_code("PreconditionFailed", 412, "", operation, key) from None
         except InvalidPathError:
@@ -557,24 +604,15 @@ class S3Store:
         )
 
 
-class _NoS3Error(Exception):
-    """A good answer that lacks what every S3 server says: a login page, say."""
-
-
 def _said(reply: Any, name: str) -> Any:
     if reply.get(name) is None:
-        raise _NoS3Error(f"an answer without {name}")
+        raise NoS3Error(f"an answer without {name}")
     return reply[name]
 
 
 def _with_etag(reply: Any) -> Any:
     _said(reply, "ETag")
     return reply
-
-
-def _info(key: str, reply: Any) -> ObjectInfo:
-    etag, modified_at = _said(reply, "ETag"), _said(reply, "LastModified")
-    return ObjectInfo(key, reply["ContentLength"], _unquote(etag), modified_at, reply.get("Metadata", {}))
 
 
 def _condition(if_absent: bool, if_match: str | None) -> dict[str, Any]:
@@ -634,10 +672,6 @@ class _SentBody(io.RawIOBase):
 
     def __len__(self) -> int:
         return len(self._view)
-
-
-def _unquote(etag: str) -> str:
-    return etag.removeprefix("W/").strip('"')
 
 
 def _seconds(text: str | None) -> float | None:

@@ -1,0 +1,144 @@
+"""What may come back from a listing or a small read: pages, half replies, replies of something that is no S3 server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from ursa.credentials import Credentials
+from ursa.errors import CredentialsError, StorageError
+from ursa.store import TransientError
+from ursa.store.counting import RequestCounter
+from ursa.store.s3 import S3Location, S3Store
+
+Reply = tuple[int, dict[str, str], bytes]
+ITEM = (
+    "<Contents><Key>{key}</Key><LastModified>2026-05-20T19:56:28.000Z</LastModified>"
+    "<ETag>&quot;abc&quot;</ETag><Size>7</Size></Contents>"
+)
+
+
+def listing(*keys: str, more: str = "", root: str = 'ListBucketResult xmlns="http://s3.amazonaws.com/doc/"') -> bytes:
+    name = root.split()[0]
+    items = "".join(ITEM.format(key=key) for key in keys)
+    return f"<?xml version='1.0'?><{root}><EncodingType>url</EncodingType>{more}{items}</{name}>".encode()
+
+
+@contextmanager
+def answering(*replies: Reply) -> Iterator[tuple[S3Store, list[str]]]:
+    """A store at a server that gives these replies in turn, and what it was asked."""
+    asked: list[str] = []
+    left = list(replies)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            status, headers, body = left.pop(0)
+            self.send_response_only(status)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = int(headers.get("Content-Length", len(body))) != len(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test's output is its own."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    location = S3Location(f"http://127.0.0.1:{server.server_port}", "bucket", "auto", "raw_ro")
+    try:
+        yield S3Store(location, lambda _again: Credentials("k", "s", None), RequestCounter()), asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_pages_are_followed_to_the_last() -> None:
+    first = listing("a%2Bb", more="<IsTruncated>true</IsTruncated><NextContinuationToken>t+/=</NextContinuationToken>")
+    last = listing("c+d", "e%20f", "%C3%A4", root="ListBucketResult")
+    with answering((200, {}, first), (200, {}, last)) as (store, asked):
+        found = list(store.list("pre fix/"))
+    assert [info.key for info in found] == ["a+b", "c d", "e f", "ä"]
+    assert found[0].etag == "abc"
+    assert found[0].size_bytes == 7
+    assert found[0].modified_at == datetime(2026, 5, 20, 19, 56, 28, tzinfo=UTC)
+    queries = [parse_qs(urlsplit(path).query) for path in asked]
+    assert [query.get("continuation-token") for query in queries] == [None, ["t+/="]]
+    assert all(query["prefix"] == ["pre fix/"] for query in queries)
+
+
+NOT_LISTINGS = {
+    "a login page": b"<html><body>please log in</body></html>",
+    "no XML": b"hello",
+    "nothing": b"",
+    "cut and without a token": listing("a", more="<IsTruncated>true</IsTruncated>"),
+    "an object without a size": listing("a").replace(b"<Size>7</Size>", b""),
+    "a size that is none": listing("a").replace(b"<Size>7", b"<Size>x"),
+    "an error under 200": b"<Error><Code>InternalError</Code><Message>m</Message></Error>",
+    "half": listing("a")[:-9],
+}
+
+
+@pytest.mark.parametrize("name", NOT_LISTINGS)
+def test_what_is_no_whole_listing_is_never_taken_for_one(name: str) -> None:
+    with answering((200, {}, NOT_LISTINGS[name])) as (store, _), pytest.raises(StorageError) as raised:
+        list(store.list("p/"))
+    # What is no S3 server is none the next time either.
+    never = name in ("a login page", "no XML", "nothing")
+    assert isinstance(raised.value, TransientError) is not never
+
+
+def test_a_token_that_comes_again_does_not_go_round_for_ever() -> None:
+    page = listing("a", more="<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>")
+    with answering((200, {}, page), (200, {}, page)) as (store, asked), pytest.raises(TransientError):
+        list(store.list("p/"))
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("verb", ["list", "read"])
+def test_a_reply_that_was_cut_is_no_reply(verb: str) -> None:
+    body = listing("a")
+    with answering((200, {"Content-Length": str(len(body) + 5)}, body)) as (store, _), pytest.raises(TransientError):
+        list(store.list("p/")) if verb == "list" else store.read("k")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_is_said_and_not_followed(status: int) -> None:
+    with (
+        answering((status, {"Location": "http://127.0.0.1:1/"}, b"")) as (store, asked),
+        pytest.raises(StorageError, match="somewhere else"),
+    ):
+        list(store.list("p/"))
+    assert len(asked) == 1
+
+
+def test_what_the_server_asks_for_is_kept() -> None:
+    slow = b"<Error><Code>SlowDown</Code><Message>less</Message></Error>"
+    with answering((503, {"Retry-After": "7"}, slow)) as (store, _), pytest.raises(TransientError) as error:
+        store.read("k")
+    assert error.value.retry_after_s == 7
+    assert "SlowDown less" in error.value.message
+
+
+def test_a_refusal_names_the_role() -> None:
+    refused = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+    with answering((403, {}, refused)) as (store, _), pytest.raises(CredentialsError, match=r"raw_ro \(AccessDenied"):
+        list(store.list("p/"))
+
+
+def test_metadata_is_found_however_its_name_is_written() -> None:
+    headers = {"X-Amz-Meta-Sha256": "ff", "ETag": '"e"', "Last-Modified": "Wed, 20 May 2026 19:56:28 GMT"}
+    with answering((200, headers, b"data")) as (store, asked):
+        data, info = store.read("a b/ü+.txt")
+    assert (data, info.size_bytes, info.etag, info.sha256) == (b"data", 4, "e", "ff")
+    assert info.modified_at == datetime(2026, 5, 20, 19, 56, 28, tzinfo=UTC)
+    assert asked == ["/bucket/a%20b/%C3%BC%2B.txt"]
