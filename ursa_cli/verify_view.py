@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ursa.errors import InterruptedRunError, RecordingNotFoundError, UsageError
+from ursa.errors import InterruptedRunError, UsageError
 from ursa.policies import Mark
 from ursa_cli.session import Session
 
@@ -122,18 +122,18 @@ class _Told:
         return f"{what}: {', '.join(told)}; {counts['files']} files checked{left}"
 
     def end(self) -> None:
-        """The summary. Raises ``typer.Exit``, or RecordingNotFoundError where there was nothing to verify."""
+        """The summary. Raises ``typer.Exit``."""
         counts = self.counts
-        if not counts["recordings"]:
-            raise RecordingNotFoundError(
-                "nothing was verified: this catalog has no recordings",
-                hint="Is it the right one? `ursa config show` and `ursa catalog location` say which it is.",
-            )
         code = _EXIT_DIFFERENT if counts["wrong"] else 0
         self.session.out.record("summary", **counts, exit_code=code)
         if self.several:
             self.session.out.outcome(self.in_all())
-        if not counts["files"] and not code:
+        if not counts["recordings"]:
+            self.session.out.note(
+                "Nothing was verified: this catalog has no recordings. Is it the right one? `ursa config show` and"
+                " `ursa catalog location` say which it is."
+            )
+        elif not counts["files"] and not code:
             self.session.out.note("Nothing was checked: --subset left out every file.")
         if code:
             raise typer.Exit(code)
