@@ -21,7 +21,14 @@ from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.standings import Standings
-from ursa.errors import ManifestNotFoundError, UrsaError, UsageError
+from ursa.errors import (
+    InvalidRecordingError,
+    ManifestError,
+    ManifestNotFoundError,
+    RecordingNotFoundError,
+    UrsaError,
+    UsageError,
+)
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
 from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
@@ -658,7 +665,8 @@ class DataInterface(Access):
                 connections of their own. Directories are read here.
 
         Raises:
-            RecordingNotFoundError, UsageError; what is wrong with a file is in its check.
+            RecordingNotFoundError, InvalidRecordingError, ManifestError, UsageError: of a single one; among several, what
+            can't be looked at is a check with an error. What is wrong with a file is in its check.
         """
         options: dict[str, Any] = {"everything": everything, "level": level, "subset": subset}
         return list(self.verify_each(refs, **options, executor=executor, on_file=on_file))
@@ -674,10 +682,20 @@ class DataInterface(Access):
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> Iterator[RecordingCheck]:
         """As ``verify``, a recording at a time: what has been looked at is not kept. Raises once it is iterated over."""
-        from ursa.verify import candidates, in_order
+        from ursa.verify import candidates, could_not, in_order
 
         picked, depth = parse_subset(subset), choice(Level, level, "level")
-        named = [self._subject_of(ref) for ref in refs]
+        refs, named, wrong = list(refs), [], []
+        for ref in refs:
+            try:
+                named.append(self._subject_of(ref))
+            except (InvalidRecordingError, ManifestError, RecordingNotFoundError) as error:
+                if len(refs) == 1:
+                    raise
+                wrong.append(could_not(ref, error))
+        for check in wrong:
+            on_file(check.rec_id, check.files[0])
+            yield check
         chosen: dict[str, set[tuple[str, str]]] | None = None
         if subset is not None:
             every = [file for group in self._subjects(named, everything) for s in group for file in candidates(s)]

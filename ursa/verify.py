@@ -343,6 +343,14 @@ def _disk_row(prefix: str, file: LocalFile, found: Mapping[str, ObjectInfo]) -> 
     return FileRow(file.path, key, file.size_bytes)
 
 
+def could_not(ref: Path | str, error: UrsaError) -> RecordingCheck:
+    """The verdict for what could not be looked at, among others that can."""
+    path = Path(ref)
+    return RecordingCheck(
+        path.name or str(ref), None, (FileCheck("", Mark.ERROR, 0, "", error.message),), path.is_dir()
+    )
+
+
 def looks_like_directory(ref: str | Path) -> bool:
     """Whether a reference names a directory on this disk rather than a recording of the catalog."""
     return isinstance(ref, Path) or "/" in ref or os.path.isdir(ref)  # noqa: PTH112  (Path.is_dir raises on some)

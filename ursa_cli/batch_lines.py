@@ -215,9 +215,15 @@ NOTHING: dict[str, Any] = {
     "roots": [],
     "problems": [],
     "stopped": None,
-    "failed": 0,
+    "failed": [],
+    "skipped": [],
 }
 """The summary of a batch that fails before it begins; how it ended comes on top."""
+
+
+def on_stdout(summary: dict[str, Any], failed: int) -> dict[str, Any]:
+    """The summary as the last JSON line has it: its recordings have had lines of their own."""
+    return {name: value for name, value in summary.items() if name != "skipped"} | {"failed": failed}
 
 
 def summary(batch: BatchRun, told: Told, ended: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
@@ -253,10 +259,7 @@ def last_line(batch: BatchRun, told: Told, said: dict[str, Any], *, dry_run: boo
     out, counts = told.session.out, counts_of(batch)
     for line in _estimate(batch) if dry_run else ():
         out.line(line)
-    # Its recordings have had their own lines.
-    out.record(
-        "summary", **{name: value for name, value in said.items() if name != "skipped"} | {"failed": counts["fail"]}
-    )
+    out.record("summary", **on_stdout(said, counts["fail"]))
     if dry_run:
         ending = "nothing was sent or written"
     else:

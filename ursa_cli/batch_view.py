@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ursa.errors import InvalidRecordingError
 from ursa.policies import Existing, OnFailure
 from ursa_cli.batch_end import Course, exit_status, in_words
-from ursa_cli.batch_lines import NOTHING, Told, counts_of, last_line, summary
+from ursa_cli.batch_lines import NOTHING, Told, counts_of, last_line, on_stdout, summary
 from ursa_cli.ending import exit_code
 from ursa_cli.ingest_view import interrupted
 from ursa_cli.lean import stay_small
@@ -49,7 +50,8 @@ class Choices:
 def run(session: Session, notifier: Notifier, choices: Choices, **settings: Any) -> None:
     """Everything from the lock to the last line; raises ``typer.Exit`` with the exit status, or what ended the run."""
     stay_small()
-    session.out.totals = notifier.summary = NOTHING | {"dry_run": choices.dry_run, "roots": choices.roots}
+    notifier.summary = NOTHING | {"dry_run": choices.dry_run, "roots": choices.roots}
+    session.out.totals = on_stdout(notifier.summary, 0)
     session.start_log_file()
     started_at = datetime.now(UTC)
     reports = [
@@ -114,6 +116,8 @@ def _finished(reports: list[RunReport], notifier: Notifier) -> Iterator[None]:
         yield
     except BaseException as raised:
         error = raised
+        if isinstance(error, InvalidRecordingError) and error.fields.get("problems"):
+            notifier.summary = {**notifier.summary, "problems": list(error.fields["problems"])}
         raise
     finally:
         # An exit status is no error of its own.

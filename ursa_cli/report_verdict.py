@@ -81,10 +81,12 @@ def _were(count: int) -> str:
 def _clean(counts: Mapping[str, int], done: int) -> Verdict:
     if not done:
         return Verdict("warn", "There was no recording to do anything about.")
-    here = f"{counts['ok']} now, {counts['have']} had been before"
+    # HAVE is said by the catalog and the disk alone.
+    unasked = "; the bucket was not asked about what had been, `ursa verify` does" if counts["have"] else ""
     if done == 1:
-        return Verdict("ok", "The recording is in the bucket and registered.")
-    return Verdict("ok", f"All {done} recordings are in the bucket and registered: {here}.")
+        return Verdict("ok", f"The recording {'was' if unasked else 'is in the bucket and'} registered{unasked}.")
+    here = f"{counts['ok']} now, {counts['have']} had been before"
+    return Verdict("ok", f"All {done} recordings are registered: {here}{unasked}.")
 
 
 def _ended(exit_code: int) -> str:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from ursa.errors import InterruptedRunError, UsageError
-from ursa.policies import Mark
+from ursa.policies import Level, Mark
 from ursa_cli.session import Session
 
 if TYPE_CHECKING:
     from ursa import FileCheck, RecordingCheck
-    from ursa.policies import Level
 
 _EXIT_DIFFERENT = 6
 _NAMES = {
@@ -37,7 +36,7 @@ def run(
 
     if bool(refs) == everything:
         raise UsageError("name recordings, or say --all", hint="See `ursa verify --help`.")
-    told = _Told(session, several=everything or len(refs) > 1, directories=_directories(refs))
+    told = _Told(session, level, several=everything or len(refs) > 1, directories=_directories(refs))
     session.out.totals = told.counts
     data = session.data()
     try:
@@ -65,6 +64,7 @@ class _Told:
     """What has been told so far; nothing of a recording is kept. ``directories``: those that were named, by rec_id."""
 
     session: Session
+    level: Level
     several: bool
     directories: dict[str, str]
     counts: dict[str, int] = field(
@@ -135,8 +135,17 @@ class _Told:
             )
         elif not counts["files"] and not code:
             self.session.out.note("Nothing was checked: --subset left out every file.")
+        if self.directories and self.level is not Level.FULL and not code:
+            self.session.out.note(
+                "No object was read back: before the only other copy is wiped, `--level full` does, and takes as long as a"
+                " download."
+            )
         if code:
             raise typer.Exit(code)
+
+
+def _has_manifest(rec_dir: Path) -> bool:
+    return (rec_dir / "manifest.json").exists() or any(rec_dir.glob("_node_manifests/*.json"))
 
 
 def _mend(check: RecordingCheck, directory: str | None) -> str:
@@ -144,6 +153,10 @@ def _mend(check: RecordingCheck, directory: str | None) -> str:
     rec_dir = shlex.quote(directory) if directory else "REC_DIR"
     marks = {file.mark for file in check.files}
     if check.on_disk and check.recording_hash is None:
+        if marks == {Mark.ERROR}:
+            return "It could not be looked at, and is not registered as far as this tells."
+        if directory and not _has_manifest(Path(directory)):
+            return f"It is not registered, and has no manifest. `ursa reconstruct {rec_dir} --yes` makes one; ingest it then."
         return f"It is not registered. `ursa ingest {rec_dir}` uploads what is missing, and registers it."
     steps = []
     if Mark.DIFFERENT in marks:
@@ -153,7 +166,7 @@ def _mend(check: RecordingCheck, directory: str | None) -> str:
         )
     elif Mark.MISSING in marks:
         where = "" if directory else ", on a disk that has it,"
-        steps.append(f"`ursa ingest {rec_dir} --overwrite`{where} uploads again what the bucket lacks.")
+        steps.append(f"`ursa ingest {rec_dir} --overwrite`{where} uploads what the bucket lacks.")
     elif check.on_disk and Mark.UNREGISTERED in marks:
         steps.append(f"`ursa ingest {rec_dir}` registers what is not in the catalog.")
     if Mark.ERROR in marks:

@@ -344,7 +344,7 @@ def test_verify_of_a_recording_looks_at_its_sidecars(lab: Lab, registered: Path,
     with lab.data() as data:
         assert data.verify([rec(1)], level=level)[0].ok
         whole = stored(lab, "manifest.json")
-        (lab.stored / rec(1) / "manifest.json").write_bytes(whole[:-1] + b" ")
+        (lab.stored / rec(1) / "manifest.json").write_bytes(b"x" * len(whole))
         assert data.verify([rec(1)], level=level)[0].ok == (level != "full")
         (lab.stored / rec(1) / "manifest.json").write_bytes(b"")
         assert not data.verify([rec(1)], level=level)[0].ok

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -138,3 +140,31 @@ def test_a_catalog_is_looked_at_a_recording_at_a_time(nas: Path, monkeypatch: py
         assert [check.rec_id for check in checks] == [rec(2), rec(3)] and len(told) == 6
         part = list(data.verify_each(everything=True, subset="1/3"))
         assert sum(len(check.files) for check in part) + sum(check.left_out for check in part) == 6
+
+
+def test_several_are_all_looked_at_whatever_one_of_them_is(nas: Path) -> None:
+    broken = make_recording(nas, rec(5), FILES)
+    (broken / "manifest.json").write_text("{")
+    zipped = nas / "rec_20260520_195700_abcd.zip"
+    zipped.write_bytes(b"PK")
+    good = nas / rec(1)
+    done = verify(broken, zipped, good)
+    assert done.returncode == 6
+    assert f"OK   {rec(1)}" in done.stdout and f"FAIL {rec(5)}: 1 not checked" in done.stdout
+    assert "truncated JSON" in done.stdout and "not a directory" in done.stdout
+    assert "3 recordings: 1 right, 2 wrong" in done.stdout
+
+
+def test_a_rotten_object_is_replaced_by_the_command_that_is_named(nas: Path, bucket: Path) -> None:
+    """An object whose bytes changed under its own size and time, as on a disk that rots."""
+    rec_dir = nas / rec(1)
+    there = bucket / rec(1) / "eeg_a/a.edf"
+    times, content = there.stat(), bytearray(there.read_bytes())
+    content[0] ^= 1
+    there.write_bytes(content)
+    os.utime(there, ns=(times.st_atime_ns, times.st_mtime_ns))
+    failed = verify(rec_dir, "--level", "full")
+    assert failed.returncode == 6
+    command = re.search(r"`ursa (ingest [^`]+)`", failed.stdout + failed.stderr)
+    assert command is not None and run_ursa(*shlex.split(command[1])).returncode == 0
+    assert verify(rec_dir, "--level", "full").returncode == 0

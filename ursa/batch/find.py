@@ -58,6 +58,7 @@ def nothing_found(found: Found) -> InvalidRecordingError:
         f"nothing to ingest: {'; '.join(found.problems) or 'no root was given'}",
         hint="An empty or missing root is no success: check the path, and that the NAS or the drive is mounted.",
         path=str(found.roots[0]) if found.roots else None,
+        problems=found.problems,
     )
 
 

@@ -61,11 +61,12 @@ def history(catalog: Catalog, limit: int | None = None, since: datetime | None =
     The log reaches 90 days back. Compactions, freezes and undos are operations as well.
     """
     commits = read_commits(catalog, None if limit is None else limit * _COMMITS_EACH + _COMMITS_MORE)
-    found = _marked(operations(commits))
+    found = marked(operations(commits))
     return [item for item in found if since is None or item.at >= since][:limit]
 
 
-def _marked(found: list[Operation]) -> list[Operation]:
+def marked(found: list[Operation]) -> list[Operation]:
+    """With the operation that was the last of a rebuild's filling said to be it."""
     last = next((item for item in found if item.operation.startswith(_FILLING)), None)
     return [replace(item, filled=item is last) for item in found]
 

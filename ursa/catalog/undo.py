@@ -12,7 +12,7 @@ from typing import Any
 
 from ursa.catalog.catalog import Catalog, frozen_error
 from ursa.catalog.compare import Seen, Snapshot, Turn, modality_key, participants, snapshot, turns
-from ursa.catalog.history import Operation, operations, read_commits
+from ursa.catalog.history import Operation, marked, operations, read_commits
 from ursa.catalog.metadata import workers_of
 from ursa.catalog.rows import ParticipantRow
 from ursa.catalog.tables import RETENTION_DAYS, CatalogTable, FrozenError
@@ -74,7 +74,9 @@ def plan_undo(catalog: Catalog, operation_id: str, look: Look = lambda _claims: 
         catalog.refresh()
         commits = read_commits(catalog)
         _refuse_frozen(catalog)
-        operation = _find(operations(commits), operation_id)
+        found = marked(operations(commits))
+        operation = _find(found, operation_id)
+        _refuse_half_filled(found, operation)
         try:
             targets, differing = _then(catalog, target_versions(commits, operation.operation_id))
             rows, leaving = participants(catalog, snapshot(catalog, targets))
@@ -216,6 +218,19 @@ def _find(found: Sequence[Operation], operation_id: str) -> Operation:
         f"{operation_id!r} is not unique: {len(matching)} operations start with it",
         hint="Write more of the operation's id; `ursa catalog history` lists them.",
     )
+
+
+def _refuse_half_filled(found: Sequence[Operation], operation: Operation) -> None:
+    """A rebuild fills a catalog in several commits: before its last one it was half filled, and not yet live."""
+    names = [item.operation_id for item in found]
+    oldest = next((item for item in found if item.filled), None)
+    if oldest is not None and names.index(operation.operation_id) > names.index(oldest.operation_id):
+        raise UsageError(
+            f"{operation.operation_id[:12]} is from before a rebuild had filled this catalog: then it was not live, and not"
+            " whole",
+            hint=f"The oldest operation to undo to is {oldest.operation_id[:12]}; `ursa catalog rebuild --back` goes back to"
+            " the catalog before the rebuild.",
+        )
 
 
 def _refuse_frozen(catalog: Catalog) -> None:

@@ -18,9 +18,12 @@ def words(uri: str, operation: str) -> Iterator[None]:
     try:
         yield
     except (DeltaError, OSError, StreamError) as error:
+        full = "No space left" in str(error)
         raise StorageError(
             f"can't {operation} the catalog table {uri}: {one_line(error)}",
-            hint="Check the network and `ursa config show`, then run the same command again.",
+            hint="Free some space on that disk, then run the same command again."
+            if full
+            else "Check the network and `ursa config show`, then run the same command again.",
             operation=operation,
         ) from error
     except Exception as error:

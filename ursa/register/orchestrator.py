@@ -38,6 +38,7 @@ from ursa.register.planning import (
     auxiliary_hashes,
     existing_hashes,
     find_missing,
+    node_here,
     plan_files,
     preflight,
     source_of,
@@ -124,6 +125,9 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         replace_objects=request.options.replace_objects,
         registered=standing.existing is not None and not request.options.overwrite,
     )
+    silent = _silent_nodes(local, standing.registered, absent)
+    if silent:
+        warnings.append(f"the session expected node {', '.join(silent)} as well, of which nothing is here yet")
     if absent:
         warnings.append(f"not here, so not registered now: node {', '.join(absent)}; ingest that half when it comes")
     return IngestPlan(
@@ -141,6 +145,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         junk=local.scan.junk,
         warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
     )
+
+
+def _silent_nodes(local: LocalRecording, registered: Sequence[ModalityRow], absent: Collection[str]) -> list[str]:
+    """Nodes that the session expected, and of which there is no file: neither here, nor registered, nor listed."""
+    heard = {node_here(local, file) for file in local.scan.raw} | {item.node for item in registered}
+    return sorted(set(local.manifest.expected_nodes) - heard - set(absent))
 
 
 def ingest(services: Services, request: Request, callback: UploadCallback | None = None) -> IngestResult:

@@ -114,7 +114,7 @@ class _File:
                 self.journal.unlink(missing_ok=True)
                 raise ChecksumMismatchError(
                     f"{self.item.key} has sha256 {digest}, the catalog states {self.item.sha256}",
-                    hint="Nothing was written under its name. `ursa verify` tells what else is wrong.",
+                    hint="Nothing was written under its name. `ursa verify REC --level full` tells what else is wrong.",
                     path=self.item.key,
                     expected=self.item.sha256,
                     found=digest,
@@ -266,13 +266,13 @@ def _words(item: DownloadItem) -> Iterator[None]:
     except NotFoundError:
         raise MissingFilesError(
             f"{item.key} is registered but not in the bucket",
-            hint="Tell whoever looks after the bucket; `ursa verify` tells what else is missing.",
+            hint="Tell whoever looks after the bucket; `ursa verify REC` tells what else is missing.",
             paths=(item.key,),
         ) from None
     except PreconditionFailedError:
         raise ChecksumMismatchError(
             f"{item.key} in the bucket is not the object that was registered: its ETag differs",
-            hint="`ursa verify` tells what else is wrong.",
+            hint="`ursa verify REC` tells what else is wrong.",
             path=item.key,
             expected=item.etag or "",
             found="another ETag",
