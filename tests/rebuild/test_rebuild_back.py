@@ -325,3 +325,16 @@ def test_history_names_the_oldest_to_undo_to(here: Lab) -> None:
     with here.open() as data:
         assert data.undo(marked[0].operation_id).disappear == (name(3),)
     assert rec_ids(here) == before
+
+
+def test_no_undo_to_before_the_filling(here: Lab) -> None:
+    rebuilt(here)
+    with here.open("assets_rw") as data:
+        operations = data.catalog_history()
+        (oldest,) = [at for at, item in enumerate(operations) if item.filled]
+        assert operations[oldest + 1 :]
+        for item in operations[oldest + 1 :]:
+            with pytest.raises(UsageError, match="before a rebuild had filled") as refused:
+                data.undo(item.operation_id, dry_run=True)
+            assert refused.value.hint is not None and operations[oldest].operation_id[:12] in refused.value.hint
+        assert data.undo(operations[oldest].operation_id, dry_run=True).operation == operations[oldest]
