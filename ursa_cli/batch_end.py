@@ -78,7 +78,7 @@ def _parts(course: Course) -> Iterator[str]:
     if counts["skip"] and course.strict:
         yield f"{counts['skip']} skipped, which --strict counts: {_named(course.skipped, counts['skip'])}"
     if counts["not_reached"] and course.stopped and course.error is None:
-        yield f"{counts['not_reached']} not reached: {course.stopped}"
+        yield f"{counts['not_reached']} not reached: {course.stopped.removeprefix('not tried: ')}"
 
 
 def _named(entries: Sequence[Mapping[str, Any]], count: int) -> str:

@@ -269,7 +269,8 @@ def last_line(batch: BatchRun, told: Told, said: dict[str, Any], *, dry_run: boo
     level = logging.ERROR if said["exit_code"] else logging.INFO
     out.outcome(f"{counted(counts, dry_run=dry_run)}; {ending}", level=level)
     if counts["not_reached"]:
-        out.note(f"{counts['not_reached']} not reached: {batch.why_stopped or 'the run broke off'}. {AGAIN}")
+        why = (batch.why_stopped or "the run broke off").removeprefix("not tried: ")
+        out.note(f"{counts['not_reached']} not reached: {why}. {AGAIN}")
     if counts["fail"] or counts["skip"] or counts["not_reached"] or batch.found.problems:
         out.note("What is neither OK nor HAVE is not registered: don't wipe this disk. Mend it, and run it again.")
 

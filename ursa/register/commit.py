@@ -98,6 +98,9 @@ def _after_flip(
     catalog: Catalog, wanted: Registration, outcome: Registered | UrsaError, before: Registered | None
 ) -> Registered | UrsaError:
     """Where the rebuild had taken our rows over, or had found our bytes before we came to register them."""
+    if isinstance(outcome, Registered) and before:
+        # What was merged into the rebuild's row is what we had registered.
+        return Registered(outcome.row, before.action)
     if not isinstance(outcome, RecordingExistsError):
         return outcome
     try:
