@@ -445,6 +445,11 @@ def classify(path: str, listed: Mapping[str, FileEntry]) -> tuple[FileKind, str]
     return "auxiliary", ""
 
 
+def is_sidecar(path: str) -> bool:
+    """Whether a path below a recording is a manifest or participant.txt, which no modality's row lists."""
+    return classify(path, {})[0] in ("manifest", "participant")
+
+
 def _check_root(root: Path) -> str:
     """The rec_id of a recording directory that is there."""
     absolute = _absolute(root)

@@ -18,7 +18,7 @@ from ursa.errors import InvalidRecordingError, ManifestError, UrsaError
 from ursa.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from ursa.parallel import result_of, submit
 from ursa.policies import Level, Mark
-from ursa.recording import PARTICIPANT_NAME, LocalFile, classify, parse_participant
+from ursa.recording import PARTICIPANT_NAME, LocalFile, is_sidecar, parse_participant
 from ursa.store import NotFoundError, ObjectInfo, Store
 from ursa.subset import Candidate
 from ursa.transfer.digest import Digest, SourceFile, digest, read_whole
@@ -153,7 +153,7 @@ def _check(
                 disk.get(path),
                 level,
                 subject.row,
-                registered=path in rows or _is_sidecar(path),
+                registered=path in rows or is_sidecar(path),
             )
         )
         for path, row in every.items()
@@ -162,7 +162,7 @@ def _check(
     for future in futures:
         done(future.result())
     for path, info in found.items():
-        if path not in every and not _is_sidecar(path):
+        if path not in every and not is_sidecar(path):
             done(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
     for path, versions in sidecars(subject.row).items() if subject.row else ():
         if path not in every:
@@ -187,11 +187,6 @@ def _without_row(subject: Subject) -> list[str]:
     return sorted("_".join(name for name in worker if name) for worker in covered - there)
 
 
-def _is_sidecar(path: str) -> bool:
-    """Manifests and participant.txt have no rows."""
-    return classify(path, {})[0] in ("manifest", "participant")
-
-
 def _safely(
     store: Store,
     row: FileRow,
@@ -204,7 +199,7 @@ def _safely(
 ) -> FileCheck:
     try:
         check = _check_file(store, row, info, file, level)
-        if check.mark is Mark.DIFFERENT and recording and file and info and _is_sidecar(row.path):
+        if check.mark is Mark.DIFFERENT and recording and file and info and is_sidecar(row.path):
             why = _stands_for(store, info, file, recording)
             check = FileCheck(row.path, Mark.SAME, row.size_bytes, "", why) if why else check
     except NotFoundError:

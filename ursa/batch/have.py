@@ -18,10 +18,9 @@ from contextlib import nullcontext
 from ursa.catalog.metadata import Sidecar, auxiliary, recorded_at, registered_at, sidecars, workers_of
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.manifest import MAX_MANIFEST_BYTES, is_junk, is_worker_dir
+from ursa.recording import is_sidecar
 
 _Known = Mapping[str, tuple[int, float]]
-_MANIFEST = "manifest.json"
-_NODE_MANIFESTS = "_node_manifests/"
 # A time so far ahead of ours is a wrong clock, and no sign that somebody writes now.
 _AHEAD_S = 86_400.0
 # A walk that takes so long waits for its disk.
@@ -91,13 +90,6 @@ def changed_within(rec_dir: str, seconds: float) -> bool:
         except OSError:
             continue
     return False
-
-
-def is_sidecar(path: str) -> bool:
-    """Whether a path below a recording is a manifest or participant.txt, which no modality's row lists."""
-    if "/" not in path:
-        return path in (_MANIFEST, "participant.txt")
-    return path.startswith(_NODE_MANIFESTS) and path.endswith(".json") and path.count("/") == 1
 
 
 def _is_settled(entry: os.DirEntry[str], versions: Sequence[Sidecar]) -> bool:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.metadata import auxiliary, registered_at, sidecars
+from ursa.catalog.metadata import auxiliary, sidecars
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import (
     FileChangedError,
@@ -232,7 +232,7 @@ def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing
             registered = tuple(catalog.modalities_for([existing])) if existing else ()
     hashes: Mapping[str, str] = {}
     if existing and not request.options.overwrite:
-        hashes = existing_hashes(local, registered, lambda item: registered_at(existing, item), context)
+        hashes = existing_hashes(local, existing, registered, context)
         hashes = {**hashes, **auxiliary_hashes(local, existing, context)}
     paths = {file.path for item in registered for file in item.files}
     ours, waiting = _on_disk(request, paths.union(auxiliary(existing) if existing else ()), hashes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from ursa.catalog.metadata import auxiliary
+from ursa.catalog.metadata import auxiliary, recorded_at, registered_at
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import (
     ChecksumMismatchError,
@@ -294,8 +294,8 @@ def _as_evidence(text: str) -> Evidence:
 
 def existing_hashes(
     local: LocalRecording,
+    existing: RecordingRow,
     registered: Sequence[ModalityRow],
-    registered_at: Callable[[ModalityRow], float],
     context: Context,
 ) -> dict[str, str]:
     """The sha256s of local files whose worker is registered: the row's where size and mtime say that nothing changed
@@ -310,7 +310,7 @@ def existing_hashes(
         there = next((entry for entry in item.files if entry.path == file.path), None) if item else None
         if item is None or there is None or there.size_bytes != file.size_bytes:
             continue
-        if there.sha256 is not None and file.mtime_ns / 1e9 <= registered_at(item):
+        if there.sha256 is not None and file.mtime_ns / 1e9 <= registered_at(existing, item):
             known[file.path] = there.sha256
         else:
             measure.append(file)
@@ -319,7 +319,7 @@ def existing_hashes(
 
 def auxiliary_hashes(local: LocalRecording, existing: RecordingRow, context: Context) -> dict[str, str]:
     """The same for files outside of worker directories, whose sizes and sha256s are in the recording's row."""
-    at = existing.registered_at.timestamp() if existing.registered_at else float("-inf")
+    at = recorded_at(existing)
     there = auxiliary(existing)
     same = [
         file
