@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-def refuse_roots(rec_dirs: list[Path]) -> None:
-    """A directory with recordings in it is for `ursa batch`. Raises ``UsageError``."""
+def refuse_roots(rec_dirs: list[Path], command: str = "`ursa batch {}` ingests them all.") -> None:
+    """A directory with recordings in it is for another ``command``. Raises ``UsageError``."""
     from ursa.batch.find import holds_recordings
 
     for root in rec_dirs:
@@ -32,7 +32,7 @@ def refuse_roots(rec_dirs: list[Path]) -> None:
             quoted = shlex.quote(str(root))
             raise UsageError(
                 f"{root} is no recording: recordings (rec_*) are below it; nothing was started",
-                hint=f"`ursa batch {quoted}` ingests them all.",
+                hint=command.format(quoted),
             )
 
 

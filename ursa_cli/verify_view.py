@@ -13,6 +13,7 @@ import typer
 
 from ursa.errors import InterruptedRunError, UsageError
 from ursa.policies import Level, Mark
+from ursa_cli.ingest_view import refuse_roots
 from ursa_cli.session import Session
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def run(
 
     if bool(refs) == everything:
         raise UsageError("name recordings, or say --all", hint="See `ursa verify --help`.")
-    told = _Told(session, level, several=everything or len(refs) > 1, directories=_directories(refs))
+    directories = _directories(refs)
+    refuse_roots(list(map(Path, directories.values())), "`ursa verify {}/rec_*/` looks at each of them.")
+    told = _Told(session, level, several=everything or len(refs) > 1, directories=directories)
     session.out.totals = told.counts
     data = session.data()
     try:

@@ -168,3 +168,9 @@ def test_a_rotten_object_is_replaced_by_the_command_that_is_named(nas: Path, buc
     command = re.search(r"`ursa (ingest [^`]+)`", failed.stdout + failed.stderr)
     assert command is not None and run_ursa(*shlex.split(command[1])).returncode == 0
     assert verify(rec_dir, "--level", "full").returncode == 0
+
+
+def test_a_root_is_pointed_to_what_is_below_it(nas: Path) -> None:
+    done = verify(nas)
+    assert done.returncode == 2 and "is no recording: recordings (rec_*) are below it" in done.stderr
+    assert f"`ursa verify {nas}/rec_*/ --profile local`" in done.stderr
