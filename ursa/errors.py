@@ -174,3 +174,19 @@ class InterruptedRunError(UrsaError):
     """The run was asked to stop (Ctrl-C, SIGTERM)."""
 
     exit_code = 130
+
+
+class UnexpectedError(UrsaError):
+    """A bug of ours met a recording. ``kind``: the class of what was raised; the log has its traceback."""
+
+    kind: str = ""
+
+
+def unexpected(error: Exception, what: str) -> UnexpectedError:
+    """What nobody foresaw, as an error of ``what`` alone: others go on. Log the traceback where it is caught."""
+    return UnexpectedError(
+        f"a bug in ursa: {what}: {type(error).__name__}: {str(error)[:400]}",
+        hint="Please report it with the traceback, which `--log-file FILE` and `--verbose` show. `ursa show` tells whether"
+        " the recording is registered; running it again is safe.",
+        kind=type(error).__name__,
+    )

@@ -20,6 +20,26 @@ def choice(kind: type[E], value: E | str, name: str) -> E:
         raise UsageError(f"{name} is {value!r}; it is {told}") from None
 
 
+class Evidence(StrEnum):
+    """How good the proof is that an object holds the bytes with a sha256, best first.
+
+    ``sha256``: the object's bytes were measured to have it while it had this ETag: read and hashed, or checked by a
+    server that was seen to refuse a wrong one. ``etag``: the ETag is the one that the bytes with this sha256 must have.
+    ``claimed``: somebody states it (a manifest, the object's metadata) and the size fits; nobody compared. ``size``: only
+    the size was compared. The first two are measurements, the others are not.
+    """
+
+    SHA256 = "sha256"
+    ETAG = "etag"
+    CLAIMED = "claimed"
+    SIZE = "size"
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is a measurement: what ``HAVE``, a skip and ``OK`` rest on."""
+        return self in (Evidence.SHA256, Evidence.ETAG)
+
+
 class Action(StrEnum):
     """What a registration does to the catalog."""
 

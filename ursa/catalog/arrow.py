@@ -23,7 +23,9 @@ from arro3.core import Field as ArrowField
 from deltalake import Field, Schema
 from deltalake.schema import ArrayType, MapType, PrimitiveType, StructType
 
+from ursa.catalog.metadata import AUXILIARY_KEY, dated_auxiliary
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
+from ursa.policies import Evidence
 
 Row = TypeVar("Row")
 
@@ -34,6 +36,7 @@ _FILE = StructType(
         Field("path", _STRING),
         Field("key", _STRING),
         Field("size_bytes", _LONG),
+        Field("mtime_ns", _LONG),
         Field("sha256", _STRING),
         Field("etag", _STRING),
         Field("evidence", _STRING),
@@ -83,12 +86,23 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
+_EVIDENCE = {str(member): member for member in Evidence}
+# A catalog without the column was written when a stored sha256 was taken for proof.
+_DATED = _EVIDENCE | {"sha256": Evidence.CLAIMED}
+MTIME = "mtime_ns"
+"""The column of ``files`` that catalogs of before the rule of evidence lack."""
+
+
 def _file_tuples(chunk: Array) -> list[tuple[FileRow, ...]]:
     """Lists of files, column by column: a dict a file on the way costs more than all the rest of a query."""
     flat = list_flatten(chunk)
     names = [field.name for field in flat.type.fields]
-    parts = [Array.from_arrow(struct_field(flat, names.index(name))).to_pylist() for name in FileRow.__slots__]
-    files = list(map(FileRow, *parts))
+    parts = {name: Array.from_arrow(struct_field(flat, names.index(name))).to_pylist() for name in names}
+    dated = MTIME not in parts
+    parts |= {name: [None] * len(flat) for name in FileRow.__slots__ if name not in parts}
+    read = _DATED if dated else _EVIDENCE
+    parts["evidence"] = [read.get(value, Evidence.SIZE) for value in parts["evidence"]]
+    files = list(map(FileRow, *(parts[name] for name in FileRow.__slots__)))
     offsets = Array.from_arrow(list_offsets(chunk)).to_pylist()
     return [tuple(files[start:end]) for start, end in pairwise(offsets)]
 
@@ -149,6 +163,7 @@ def _metadata(pairs: Iterable[tuple[str, str | None]] | None) -> Mapping[str, st
 
 
 def _recording(values: Mapping[str, Any]) -> RecordingRow:
+    metadata = _metadata(values["metadata"])
     return RecordingRow(
         recording_hash=values["recording_hash"],
         rec_id=values["rec_id"],
@@ -157,9 +172,10 @@ def _recording(values: Mapping[str, Any]) -> RecordingRow:
         duration_s=values["duration_s"],
         participant_ids=tuple(values["participant_ids"] or ()),
         status=values["status"],
-        metadata=_metadata(values["metadata"]),
+        metadata={key: value for key, value in metadata.items() if key != AUXILIARY_KEY},
         registered_at=_utc(values["registered_at"]),
         registered_by=values["registered_by"] or "",
+        auxiliary_files=values["auxiliary_files"] if "auxiliary_files" in values else dated_auxiliary(metadata),
     )
 
 
@@ -176,7 +192,12 @@ def _recording_values(row: RecordingRow) -> Mapping[str, Any]:
         "metadata": dict(row.metadata),
         "registered_at": row.registered_at,
         "registered_by": row.registered_by,
+        "auxiliary_files": _file_values(row.auxiliary_files),
     }
+
+
+def _file_values(files: Sequence[FileRow]) -> list[dict[str, Any]]:
+    return [{name: getattr(file, name) for name in FileRow.__slots__} for file in files]
 
 
 def _modality(values: Mapping[str, Any]) -> ModalityRow:
@@ -202,7 +223,7 @@ def _modality_values(row: ModalityRow) -> Mapping[str, Any]:
         "worker_id": row.worker_id,
         "status": row.status,
         "node": row.node,
-        "files": [{name: getattr(file, name) for name in FileRow.__slots__} for file in row.files],
+        "files": _file_values(row.files),
         "bytes": row.bytes,
         "metadata": dict(row.metadata),
     }
@@ -223,6 +244,7 @@ RECORDINGS: TableKind[RecordingRow] = TableKind(
             Field("metadata", _MAP),
             Field("registered_at", _TIMESTAMP),
             Field("registered_by", _STRING),
+            Field("auxiliary_files", ArrayType(_FILE)),
         ]
     ),
     _recording_values,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, TypeGuard
 
-from ursa.catalog.rows import ModalityRow, RecordingRow
+from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.names import parse_sha256
+from ursa.policies import Evidence
 
 AUXILIARY_KEY = "auxiliary_files"
-"""Metadata key: JSON object of path → [size_bytes, sha256] for files outside of worker directories."""
+"""Metadata key of catalogs before the rule of evidence: JSON object of path → [size_bytes, sha256]. Only read."""
 WORKERS_KEY = "workers"
 """Metadata key: JSON list of the [modality, worker_id] that the recording's commit covers. A modality row that is not
 in it belongs to a run that has not committed (yet)."""
@@ -28,7 +29,7 @@ class Sidecar:
     """A version of a manifest or participant.txt with which nothing is left to do: the bucket holds it, or another that
     stands for it (a peer's participant.txt, whose name the row has as well). Halves of a recording bring one each.
 
-    ``mtime_ns``: of the file on the disk that it was; None where it was read from the bucket.
+    ``mtime_ns``: of the file on the disk that it was; None where it was read from the bucket. It decides nothing.
     """
 
     size_bytes: int
@@ -77,24 +78,18 @@ def unsettled(existing: RecordingRow, row: RecordingRow) -> list[str]:
     ]
 
 
-def registered_at(row: RecordingRow, modality: ModalityRow) -> float:
-    """When a modality's files were proven, seconds since 1970: before all times where nobody says."""
-    try:
-        moment = datetime.fromisoformat(modality.metadata[REGISTERED_AT_KEY])
-    except (KeyError, ValueError):
-        return recorded_at(row)
-    return moment.timestamp()
-
-
-def recorded_at(row: RecordingRow) -> float:
-    """When a recording was registered, seconds since 1970: before all times where nobody says."""
-    return row.registered_at.timestamp() if row.registered_at else float("-inf")
-
-
-def auxiliary(row: RecordingRow) -> dict[str, list[int | str | None]]:
-    """Path → [size_bytes, sha256] of the files outside of worker directories; what nobody can read is left out."""
-    parsed = _parsed(row.metadata.get(AUXILIARY_KEY))
-    return {path: entry for path, entry in parsed.items() if _is_file(entry)} if isinstance(parsed, dict) else {}
+def dated_auxiliary(metadata: Mapping[str, str]) -> tuple[FileRow, ...]:
+    """The files outside of worker directories as catalogs before the rule of evidence kept them; what nobody can read is
+    left out. Their keys were not kept, and nobody knows how they were proven.
+    """
+    parsed = _parsed(metadata.get(AUXILIARY_KEY))
+    if not isinstance(parsed, dict):
+        return ()
+    return tuple(
+        FileRow(path, "", entry[0], parse_sha256(entry[1]), None, Evidence.CLAIMED if entry[1] else Evidence.SIZE)
+        for path, entry in sorted(parsed.items())
+        if _is_file(entry)
+    )
 
 
 def workers_text(modalities: Iterable[ModalityRow]) -> str:
@@ -108,11 +103,6 @@ def workers_of(row: RecordingRow) -> set[tuple[str, str]] | None:
     if not isinstance(parsed, list) or not all(_is_worker(pair) for pair in parsed):
         return None
     return {(modality, worker_id) for modality, worker_id in parsed}
-
-
-def auxiliary_text(files: Mapping[str, Sequence[int | str | None]]) -> str:
-    """The metadata value for auxiliary files."""
-    return json.dumps(dict(sorted(files.items())), ensure_ascii=False, separators=(",", ":"))
 
 
 def covers(row: RecordingRow, modality: ModalityRow) -> bool:
@@ -139,7 +129,7 @@ def _is_file(value: object) -> bool:
         return False
     size_bytes, sha256 = value
     number = isinstance(size_bytes, int) and not isinstance(size_bytes, bool)
-    return (size_bytes is None or number) and (sha256 is None or isinstance(sha256, str))
+    return number and (sha256 is None or isinstance(sha256, str))
 
 
 def _is_sidecar(value: object) -> bool:

@@ -8,9 +8,10 @@ from typing import Any, Generic, TypeVar
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from ursa.catalog.arrow import TableKind
+from ursa.catalog.arrow import MTIME, TableKind
 from ursa.catalog.author import Author
 from ursa.catalog.layout import LAYOUTS, DataFile
+from ursa.catalog.metadata import AUXILIARY_KEY
 from ursa.catalog.rows import SCHEMA_VERSION
 from ursa.catalog.session import QuerySession
 from ursa.catalog.stream import hearing
@@ -119,9 +120,28 @@ class OpenTable(Generic[Row]):
         there = {field.name for field in self._table.schema().fields}
         return [name for name in self.kind.columns if name not in there]
 
+    @property
+    def dated(self) -> bool:
+        """Whether the table is of before the rule of evidence: it can be read, and its proofs count as claims."""
+        if self.lacking == [AUXILIARY_KEY]:
+            return True
+        fields = [field.type for field in self._table.schema().fields if field.name == "files"]
+        return any(MTIME not in [inner.name for inner in kind.element_type.fields] for kind in fields)
+
+    def refuse_dated(self) -> None:
+        """Raises ``StorageError`` where rows can't be written, since the table has no column for their evidence."""
+        if self.dated:
+            raise StorageError(
+                f"the catalog's table {self.uri} was made by an ursa that kept no evidence of each file: it can be read, and"
+                " not be written",
+                hint="Nothing was written, and no recording is lost. An admin runs `ursa catalog rebuild --yes` once: it"
+                " derives every row anew, and takes over what only the catalog knows.",
+                operation="commit",
+            )
+
     def _check_columns(self) -> None:
         lacking = self.lacking
-        if lacking:
+        if lacking and not self.dated:
             by_us = (self.kind.name, lacking) == EARLY
             raise StorageError(
                 f"the catalog's table {self.uri} has no column {', '.join(lacking)}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ursa.errors import UsageError
+from ursa.policies import Evidence
 
 SCHEMA_VERSION = 1
 
@@ -18,7 +19,8 @@ class RecordingRow:
     """A recording. Its row is the commit point: what has one is wholly in the bucket.
 
     ``started_at`` and ``ended_at`` are UTC or None where nobody knows; ``duration_s`` is in seconds.
-    ``metadata["manifest_recording_id"]`` equals ``rec_id``. ``registered_by`` is ``user@host``.
+    ``metadata["manifest_recording_id"]`` equals ``rec_id``. ``registered_by`` is ``user@host``. ``auxiliary_files``: those
+    outside of worker directories.
     """
 
     recording_hash: str
@@ -31,14 +33,16 @@ class RecordingRow:
     metadata: Mapping[str, str] = field(default_factory=dict)
     registered_at: datetime | None = None
     registered_by: str = ""
+    auxiliary_files: tuple[FileRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A file of a modality: ``path`` relative to the recording, ``key`` in the raw bucket.
+    """A file of a recording: ``path`` relative to it, ``key`` in the raw bucket.
 
-    ``evidence`` says how the object was proven at registration: ``sha256``, ``etag`` or ``size``. ``sha256`` is None
-    where nobody stated or computed it.
+    ``evidence``: how well the object is proven to hold the bytes with this ``sha256``, while it had this ``etag``; see
+    ``Evidence``. ``sha256`` is None where nobody stated or computed it. ``mtime_ns``: of the file on the disk that it was
+    sent from, nanoseconds since 1970; None where nobody knows.
     """
 
     path: str
@@ -46,7 +50,13 @@ class FileRow:
     size_bytes: int
     sha256: str | None = None
     etag: str | None = None
-    evidence: str = "size"
+    evidence: Evidence = Evidence.SIZE
+    mtime_ns: int | None = None
+
+    @property
+    def proven(self) -> bool:
+        """Whether its sha256 was measured of the object."""
+        return self.sha256 is not None and self.evidence.proven
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,7 @@ class CatalogTable(OpenTable[Row]):
             LostRaceError: somebody has committed since.
             StorageError: it failed for another reason.
         """
+        self.refuse_dated()
         op_id, count = uuid.uuid4().hex, len(change.rows)
         about = commit_properties(self.author, change.operation, op_id, rows=count, operation_id=change.operation_id)
         rows = self.kind.table(change.rows)

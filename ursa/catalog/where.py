@@ -14,7 +14,7 @@ from ursa.catalog.layout import MOST_LITERALS
 from ursa.catalog.rows import ModalityRow
 from ursa.errors import UsageError
 
-_UNFILTERABLE = {"metadata", "files"}
+_UNFILTERABLE = {"metadata", "files", "auxiliary_files"}
 _LISTS = {"participant_ids"}
 
 

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 
 from ursa.errors import InvalidRecordingError
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def is_sha256(text: object) -> bool:
-    """Whether a text is 64 lower-case hex digits: a sha256, or a recording_hash."""
-    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+from ursa.names import is_sha256
 
 
 def derive_recording_hash(sha256s: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ The models check one manifest in itself; :mod:`ursa.manifest.reader` turns their
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from ursa.manifest.names import has_control, is_unicode, is_worker_dir, normalize_path, shown, split_worker_dir
 from ursa.manifest.times import TIME_EXPECTED, ZONE_EXPECTED, parse_time, parse_zone
+from ursa.names import is_sha256, parse_sha256
 
 SCHEMA_VERSION = 1
 
@@ -41,11 +41,10 @@ FILE_ALIASES = {
 NAME_EXPECTED = "text without control characters, not empty"
 PATH_EXPECTED = "a path relative to the recording directory, without '..'"
 DIR_EXPECTED = "the name of a directory directly below the recording directory"
-SHA256_EXPECTED = "64 hex digits, or sha256: and 64 hex digits"
+SHA256_EXPECTED = "64 hex digits, sha256: and 64 hex digits, or base64 of 32 bytes"
 HASH_EXPECTED = "64 lowercase hex digits"
 REC_ID_EXPECTED = "the recording's name, such as rec_20260520_195628_b1dd"
 
-_HEX64 = re.compile(r"[0-9a-f]{64}")
 _MAX_SIZE_BYTES = 2**63 - 1
 
 
@@ -94,14 +93,14 @@ def _dir_or_none(value: Any) -> Any:
 def _sha256(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    digest = value.lower().removeprefix("sha256:")
-    if not _HEX64.fullmatch(digest):
+    digest = parse_sha256(value)
+    if digest is None:
         raise refusal(SHA256_EXPECTED)
     return digest
 
 
 def _recording_hash(value: Any) -> Any:
-    if isinstance(value, str) and not _HEX64.fullmatch(value):
+    if isinstance(value, str) and not is_sha256(value):
         raise refusal(HASH_EXPECTED)
     return value
 

@@ -10,7 +10,7 @@ from typing import Any
 from ursa.catalog.rows import FileRow
 from ursa.errors import MissingFilesError, UsageError, named
 from ursa.manifest import normalize_path, shown
-from ursa.manifest.hashing import is_sha256
+from ursa.names import is_sha256
 from ursa.manifest.names import has_control, is_unicode
 from ursa.register.planning import Listing
 from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store

@@ -31,7 +31,7 @@ from ursa.errors import (
     UsageError,
 )
 from ursa.manifest import shown
-from ursa.manifest.hashing import is_sha256
+from ursa.names import is_sha256
 from ursa.manifest.names import is_unicode
 from ursa.policies import ModalityOnConflict, OnConflict
 from ursa.recording import clean_participant

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ursa.errors import StorageError
-
-Evidence = Literal["sha256", "etag", "size"]
-"""How good the proof is that an object holds the bytes that were read, best first.
-
-``sha256``: the store checked our sha256, or the bytes were read back and hashed. ``etag``: the ETag that the store
-reported is the one that these bytes must have (md5, or md5 of the part md5s). ``size``: only the size was compared.
-"""
+from ursa.names import parse_sha256
+from ursa.policies import Evidence
 
 Body = bytes | bytearray | memoryview
 """What a write takes: bytes, or a view of a buffer that stays as it is until the call returns."""
@@ -43,18 +38,35 @@ class TransientError(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store says about an object. ``metadata`` is None where it was not asked for (a listing)."""
+    """What a store says about an object. ``metadata`` is None where it was not asked for (a listing).
+
+    ``checked_sha256``: the store's own checksum of the whole object, told by a HEAD of a store that was seen to refuse a
+    wrong one; None else.
+    """
 
     key: str
     size_bytes: int
     etag: str
     modified_at: datetime | None = None
     metadata: Mapping[str, str] | None = None
+    checked_sha256: str | None = None
 
     @property
     def sha256(self) -> str | None:
-        """The sha256 that the uploader stored, where metadata was asked for and holds one."""
-        return (self.metadata or {}).get(SHA256_KEY)
+        """The sha256 that the uploader claims, where metadata was asked for and states one. It proves nothing."""
+        return parse_sha256((self.metadata or {}).get(SHA256_KEY))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a listing. ``token`` asks for the next one; None: this is the last. ``now``: the store's clock as it told
+    it with this page, for whatever is judged by age; None where it told none.
+    """
+
+    objects: Sequence[ObjectInfo] = ()
+    prefixes: Sequence[str] = ()
+    token: str | None = None
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +112,11 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """All objects whose key starts with ``prefix``, in any order, a page of 1,000 a request."""
+
+    def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
+        """A page of a listing, in the order of the keys' bytes as far as the server keeps it: of keys after ``start_after``,
+        or what follows the page that told ``token``.
+        """
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         """The next level below ``prefix`` (which ends with '/'), each with its trailing '/'."""

@@ -1,0 +1,133 @@
+"""What do we know about this object? One rule, for whoever asks: a skip, Path B, reconstruct, rebuild, verify, download.
+
+A *measurement* is what somebody of us did: hashed the object's bytes, or those of a file whose ETag the object has; or
+what a server did that was seen to refuse a wrong checksum. A *claim* is what somebody states: a manifest, the object's own
+metadata (whoever wrote it), a row whose evidence is a claim. A claim proves nothing (``docs/decisions``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ursa.catalog.rows import FileRow
+from ursa.names import nfc
+from ursa.policies import Evidence
+from ursa.store import ObjectInfo, PreconditionFailedError, Store
+
+Progress = Callable[[int], object]
+# A HEAD for the server's own checksum costs as much as reading an object of this size.
+_WORTH_ASKING_BYTES = 1 << 20
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The sha256 that an object was measured to have while it had ``info``'s ETag, and how."""
+
+    info: ObjectInfo
+    sha256: str
+    evidence: Evidence
+
+
+class Proofs(Protocol):
+    """Where measurements of objects are kept, so that nothing is measured twice: the files cache of this machine."""
+
+    def recall(self, info: ObjectInfo) -> str | None:
+        """The sha256 that was measured of this very object (key, size and ETag)."""
+
+    def record(self, info: ObjectInfo, sha256: str) -> None:
+        """Keep one."""
+
+
+class NoProofs:
+    """Keeps none."""
+
+    def recall(self, info: ObjectInfo) -> str | None:
+        del info
+        return None
+
+    def record(self, info: ObjectInfo, sha256: str) -> None:
+        """Nothing."""
+
+
+def from_row(row: FileRow | None, info: ObjectInfo) -> Proof | None:
+    """What a row proves of the object that is listed now: its key, size and ETag are those that were measured."""
+    if row is None or not row.proven or row.sha256 is None or row.etag != info.etag:
+        return None
+    if row.size_bytes != info.size_bytes or nfc(row.key) != nfc(info.key):
+        return None
+    return Proof(info, row.sha256, row.evidence)
+
+
+def from_etags(info: ObjectInfo, size_bytes: int, sha256: str, etags: frozenset[str] = frozenset()) -> Proof | None:
+    """What an ETag proves: it is the one that bytes which we hashed must have (a directory's ETags are sha256s)."""
+    if info.size_bytes == size_bytes and (info.etag in etags or info.etag == sha256):
+        return Proof(info, sha256, Evidence.ETAG)
+    return None
+
+
+def known(info: ObjectInfo, row: FileRow | None, proofs: Proofs) -> Proof | None:
+    """What is known of an object without a request: by its row, by what this machine has measured."""
+    proof = from_row(row, info)
+    if proof is None and (sha256 := proofs.recall(info)) is not None:
+        proof = Proof(info, sha256, Evidence.SHA256)
+    return proof
+
+
+def measure(
+    store: Store, info: ObjectInfo, proofs: Proofs, progress: Progress = lambda _count: None, *, read: bool = False
+) -> Proof:
+    """Measure an object: by the server's own checksum of the whole of it, where there is one that counts, else by reading.
+
+    Args:
+        read: nothing but the bytes will do.
+
+    Raises:
+        PreconditionFailedError: it is not ``info`` any more. NotFoundError, StorageError.
+    """
+    if not read and info.size_bytes > _WORTH_ASKING_BYTES:
+        now = store.head(info.key)
+        if (now.size_bytes, now.etag) != (info.size_bytes, info.etag):
+            raise PreconditionFailedError(f"{info.key} was replaced", key=info.key)
+        if now.checked_sha256 is not None:
+            return Proof(info, now.checked_sha256, Evidence.SHA256)
+    sha256 = object_sha256(store, info, progress)
+    proofs.record(info, sha256)
+    return Proof(info, sha256, Evidence.SHA256)
+
+
+def measure_now(
+    store: Store, info: ObjectInfo, proofs: Proofs, progress: Progress = lambda _count: None, *, read: bool = False
+) -> Proof:
+    """As ``measure``, of whatever the object is now: one that was replaced meanwhile is looked at anew, a few times."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return measure(store, info, proofs, progress, read=read)
+        except PreconditionFailedError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            info = store.head(info.key)
+    raise AssertionError("unreachable")
+
+
+def object_sha256(store: Store, info: ObjectInfo, progress: Progress = lambda _count: None) -> str:
+    """The sha256 of an object, read whole, being ``info`` from the first block to the last.
+
+    ``progress`` gets the size of each block; what it raises stops the reading.
+
+    Raises:
+        PreconditionFailedError: it is not ``info`` any more, or came in another length.
+    """
+    hasher = hashlib.sha256()
+    count = 0
+    # S3 has no range of an empty object, and nothing to read in one.
+    for block in store.stream(info.key, if_match=info.etag or None):
+        hasher.update(block)
+        count += len(block)
+        progress(len(block))
+    if count != info.size_bytes:
+        raise PreconditionFailedError(f"{info.key}: {count:,} bytes came, {info.size_bytes:,} are listed", key=info.key)
+    return hasher.hexdigest()
