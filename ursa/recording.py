@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ursa.disk.sighting import Sighting
 from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError, UsageError
 from ursa.manifest.merge import merge_manifests
 from ursa.manifest.models import FileEntry, Manifest, identity_clash
@@ -55,7 +56,7 @@ class LocalFile:
     """A file of a recording.
 
     ``path``: NFC, '/'-separated, relative to the recording. ``source``: as it is called on disk. ``worker``: the worker
-    directory that a raw file belongs to, "" for any other kind.
+    directory that a raw file belongs to, "" for any other kind. ``sighting``: which file this is.
     """
 
     path: str
@@ -64,6 +65,7 @@ class LocalFile:
     mtime_ns: int
     kind: FileKind
     worker: str
+    sighting: Sighting | None = None
 
 
 @dataclass(frozen=True)
@@ -364,7 +366,7 @@ class _Scan:
             return self._follow(entry, parent, rel, path)
         if entry.is_dir(follow_symlinks=False):
             return _Dir(entry.path, f"{rel}/", f"{path}/", f"{parent.real}/{name}", parent.trail)
-        self._keep(entry.path, rel, path, entry.stat(follow_symlinks=False))
+        self._keep(entry.path, rel, path, entry.stat(follow_symlinks=False), f"{parent.real}/{name}")
         return None
 
     def _is_junk(self, entry: os.DirEntry[str], path: str) -> bool:
@@ -394,7 +396,7 @@ class _Scan:
             return None
         status = Path(target).stat()
         if not stat.S_ISDIR(status.st_mode):
-            self._keep(entry.path, rel, path, status)
+            self._keep(entry.path, rel, path, status, target)
             return None
         trail = (*parent.trail, parent.real)
         if len(trail) > _MAX_LINKS or any(f"{above}/".startswith(f"{target}/") for above in trail):
@@ -402,13 +404,15 @@ class _Scan:
             return None
         return _Dir(entry.path, f"{rel}/", f"{path}/", target, trail)
 
-    def _keep(self, disk: str, rel: str, path: str, status: os.stat_result) -> None:
+    def _keep(self, disk: str, rel: str, path: str, status: os.stat_result, real: str) -> None:
         fault = self._file_fault(disk, path, status)
         if fault:
             self._refuse(rel, fault)
             return
         kind, worker = self._kind(path)
-        file = LocalFile(path, Path(disk), status.st_size, status.st_mtime_ns, kind, worker)
+        beneath = real.removeprefix(self.real_root.rstrip("/") + "/")
+        sighting = Sighting(self.root, beneath, status.st_dev, status.st_ino, status.st_ctime_ns)
+        file = LocalFile(path, Path(disk), status.st_size, status.st_mtime_ns, kind, worker, sighting)
         other = self.files.setdefault(path, file)
         if other is not file:
             self._refuse(rel, f"the same name as {shown(_escaped_unicode(other.source.name))} once both are in NFC")
