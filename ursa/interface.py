@@ -990,7 +990,13 @@ class DataInterface(Access):
         from ursa.rebuild.derive import Source
 
         return Source(
-            self._raw_for(stop), self.profile.raw.prefix, self.profile.rig_timezone, self._shared_engine(), stop, by
+            self._raw_for(stop),
+            self.profile.raw.prefix,
+            self.profile.rig_timezone,
+            self._shared_engine(),
+            stop,
+            by,
+            self._proofs,
         )
 
     def _shared_engine(self) -> Engine:

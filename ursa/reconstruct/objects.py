@@ -25,6 +25,11 @@ class Found:
     etag: str
     worker: str = ""
 
+    @property
+    def info(self) -> ObjectInfo:
+        """As a store lists it."""
+        return ObjectInfo(self.key, self.size_bytes, self.etag)
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
