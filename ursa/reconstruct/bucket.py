@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from contextlib import closing
 
+from ursa.bucket.record import record_key
 from ursa.errors import StorageError
 from ursa.events import HashCallback
 from ursa.manifest import check_rec_id
 from ursa.manifest.names import UNKNOWN_PARTICIPANT
-from ursa.bucket.record import record_key
 from ursa.reconstruct.checkpoint import HashCheckpoint
 from ursa.reconstruct.document import Document, Hashed, build, kept
 from ursa.reconstruct.hashing import hash_objects, replaced, vanished

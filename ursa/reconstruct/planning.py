@@ -9,10 +9,10 @@ from ursa.access import Access
 from ursa.bucket.proof import Proofs
 from ursa.errors import UrsaError, named
 from ursa.manifest import shown
+from ursa.reconstruct.checkpoint import HashCheckpoint
 from ursa.reconstruct.hashing import replaced, vanished
 from ursa.reconstruct.objects import Contents, Found, check_raw, read_contents
 from ursa.reconstruct.run import each
-from ursa.reconstruct.checkpoint import HashCheckpoint
 from ursa.reconstruct.standing import Placeholder
 from ursa.recording import parse_participant
 from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store

@@ -13,7 +13,6 @@ from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError, 
 from ursa.policies import Existing
 from ursa.register.results import IngestPlan, IngestResult
 
-
 Status = Literal["ok", "have", "skip", "fail"]
 
 
