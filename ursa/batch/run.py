@@ -247,9 +247,8 @@ class BatchRun:
         options = self.options
         if options.settle_s and changed_within(str(rec_dir), options.settle_s):
             return Outcome(rec_dir, rec_id, "skip", reason=f"changed within the last {options.settle_s:g} s")
-        look = Look()
+        look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Look()
         if standing and options.existing is Existing.SKIP:
-            look = self._survey.of(rec_dir)
             verdict = judge(look, *standing, self._listed.of(rec_id))
             if verdict.have:
                 return Outcome(rec_dir, rec_id, "have", told=verdict.told)
