@@ -112,13 +112,13 @@ class Database:
 
     def _begin_anew(self) -> None:
         assert self._connection is not None
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.close()
-        if self.path is not None:
-            # Another process may have begun a new one already.
-            with contextlib.suppress(OSError), _alone(self.path):
-                if self._inode in (None, _inode(self.path)):
-                    _remove(self.path)
+        with contextlib.suppress(OSError), _alone(self.path) if self.path else contextlib.nullcontext():
+            # Another process may have begun a new one already. While ours is open its inode is no other file's.
+            ours = self.path is not None and _inode(self.path) == self._inode
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            if self.path is not None and ours:
+                _remove(self.path)
         self._connection = self._open()
 
 
