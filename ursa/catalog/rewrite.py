@@ -110,7 +110,7 @@ def _known(file: DataFile) -> AddAction:
 
 def _read_log(copy: Path, old: dict[str, DataFile]) -> Rewritten:
     """What the copy's commits after its creation added and removed."""
-    lines = [line for path in sorted((copy / "_delta_log").glob("*.json")) for line in path.read_text().splitlines()]
+    lines = [line for path in sorted((copy / "_delta_log").glob("*.json")) for line in path.read_bytes().splitlines()]
     entries = [json.loads(line) for line in lines]
     gone = {entry["remove"]["path"] for entry in entries if "remove" in entry}
     now = int(time.time() * 1000)

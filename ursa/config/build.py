@@ -15,6 +15,7 @@ from ursa.config.references import PLACEHOLDER, references
 from ursa.config.values import checked_endpoint, checked_region, checked_timezone
 from ursa.config.words import file_name
 from ursa.errors import ConfigError
+from ursa.names import on_disk
 
 _REQUIRED = {"access_key_id", "secret_access_key"}
 
@@ -112,7 +113,7 @@ def _root(draft: Draft) -> Path:
     if given is not None and not (given.strip() and given.isprintable()):
         raise draft.error("root", "no path.")
     try:
-        root = Path(given).expanduser() if given else platformdirs.user_data_path("ursa")
+        root = Path(on_disk(given)).expanduser() if given else platformdirs.user_data_path("ursa")
     except RuntimeError:
         root = None
     if root and given and draft.source:

@@ -22,6 +22,7 @@ from typing import IO
 import orjson
 
 from ursa.errors import StorageError
+from ursa.names import disk_name, on_disk
 from ursa.store.abandoned import remove_abandoned
 from ursa.store.protocol import (
     Body,
@@ -53,17 +54,17 @@ class LocalStore:
         return self._data.absolute().as_uri()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        directory = prefix.rpartition("/")[0]
+        directory = on_disk(prefix.rpartition("/")[0])
         with _words(prefix, "list"):
             for path, stat in _walk(self._data / directory):
-                key = path.relative_to(self._data).as_posix()
+                key = disk_name(path.relative_to(self._data).as_posix())
                 if key.startswith(prefix):
                     yield ObjectInfo(key, stat.st_size, _etag(stat), _modified(stat))
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         try:
-            with _words(prefix, "list"), os.scandir(self._data / prefix) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
+            with _words(prefix, "list"), os.scandir(self._data / on_disk(prefix)) as entries:
+                names = sorted(disk_name(entry.name) for entry in entries if entry.is_dir())
         except NotFoundError:
             return
         yield from (f"{prefix}{name}/" for name in names)
@@ -184,10 +185,10 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         if not key or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
             raise StorageError(f"{key!r} is not a key that a directory can hold", key=key)
-        return self._data / key
+        return self._data / on_disk(key)
 
     def _metadata_path(self, key: str) -> Path:
-        return self._own / "metadata" / key
+        return self._own / "metadata" / on_disk(key)
 
     def _upload(self, key: str, upload_id: str) -> Path:
         directory = self._own / "uploads" / upload_id
