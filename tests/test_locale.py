@@ -157,6 +157,7 @@ def test_an_ingest_and_a_download(latin1: Locale, tmp_path: Path) -> None:
     assert stored == {*FILES, "manifest.json", "participant.txt"}
     fetched = {path: (tmp_path / "Köpie" / REC / path).read_bytes() for path in FILES if "_" in path}
     assert fetched == {path: data for path, data in FILES.items() if "_" in path}
+    assert {path.name for path in tmp_path.iterdir()} == {"Käse", "Gehäuse", "Köpie", "ursa.yaml"}
     # The same words as where the locale is UTF-8.
     utf8 = {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
     assert ursa(latin1, "show", REC, "--json", *options) == ursa(utf8, "show", REC, "--json", *options)

@@ -18,6 +18,7 @@ from ursa.catalog.tables import Author
 from ursa.config import Config, Profile, Role, load_config
 from ursa.credentials import CredentialsProvider, provider_for
 from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
+from ursa.names import disk_name
 from ursa.store import Store
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
@@ -128,7 +129,7 @@ class Access:
         return CatalogHome(
             store=RetryingStore(self._store(bucket, role), RetryPolicy()),
             assets_prefix=self.profile.assets.prefix,
-            base_uri=f"{self._root / bucket}/" if local else f"s3://{bucket}/",
+            base_uri=f"{disk_name(str(self._root / bucket))}/" if local else f"s3://{bucket}/",
             options=(dict) if local else (lambda: self._delta_options(role)),
             profile=self.profile.name,
             author=_author(),
