@@ -155,10 +155,18 @@ def test_an_ingest_and_a_download(latin1: Locale, tmp_path: Path) -> None:
     there = tmp_path / "Gehäuse"
     stored = {path.relative_to(parent).as_posix() for parent in there.rglob(REC) for path in parent.rglob("*.*")}
     assert stored == {*FILES, "manifest.json", "participant.txt"}
-    fetched = {path: (tmp_path / "Köpie" / REC / path).read_bytes() for path in FILES if "_" in path}
-    assert fetched == {path: data for path, data in FILES.items() if "_" in path}
+    assert {path: (tmp_path / "Köpie" / REC / path).read_bytes() for path in FILES} == FILES
+    again = ursa(latin1, "batch", tmp_path / "Käse", "--report", tmp_path / "Köpie" / "r.html", *options)
+    assert b"HAVE" in again
     assert {path.name for path in tmp_path.iterdir()} == {"Käse", "Gehäuse", "Köpie", "ursa.yaml"}
     # The same words as where the locale is UTF-8.
     utf8 = {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
     assert ursa(latin1, "show", REC, "--json", *options) == ursa(utf8, "show", REC, "--json", *options)
     ursa(utf8, "verify", rec_dir, "--level", "full", *options)
+
+
+def test_a_reconstructed_manifest_lists_utf8(latin1: Locale, tmp_path: Path) -> None:
+    rec_dir = make_recording(tmp_path / "Käse", REC, FILES, manifest=False)
+    ursa(latin1, "reconstruct", rec_dir, "--yes", "--profile", "local")
+    listed = json.loads((rec_dir / "manifest.json").read_bytes())["files"]
+    assert {entry["path"] for entry in listed} == set(FILES)
