@@ -117,7 +117,7 @@ def test_a_local_store_has_the_same_keys(latin1: Locale, tmp_path: Path) -> None
     assert (keys, prefixes, dict(metadata)) == ([key], ["recordings/über/"], {"of": "über/日本.txt"})
     assert (tmp_path / "raw" / key).read_bytes() == "über/日本.txt".encode()
     body, info = LocalStore(tmp_path, "raw").read(key)
-    assert (body.decode(), dict(info.metadata)) == ("über/日本.txt", {"of": "über/日本.txt"})
+    assert (body.decode(), dict(info.metadata or {})) == ("über/日本.txt", {"of": "über/日本.txt"})
 
 
 def test_the_root_of_a_profile_is_utf8(latin1: Locale, tmp_path: Path) -> None:
