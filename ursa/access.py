@@ -20,6 +20,7 @@ from ursa.config import Config, Profile, Role, load_config
 from ursa.credentials import Credentials, CredentialsProvider, provider_for
 from ursa.disk.cache import FilesCache
 from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
+from ursa.names import disk_name
 from ursa.store import Store
 from ursa.store.conduct import KnownConduct
 from ursa.store.counting import RequestCounter
@@ -121,8 +122,7 @@ class Access:
     @cached_property
     def _files(self) -> FilesCache:
         """What this machine remembers of files, objects and servers."""
-        directory: Path | None = getattr(self.profile, "cache_dir", None)
-        return FilesCache.open(directory)
+        return FilesCache.open(self.profile.cache_dir)
 
     @cached_property
     def _raw(self) -> Store:
@@ -130,11 +130,6 @@ class Access:
 
     def _raw_for(self, stop: Stop) -> Store:
         return RetryingStore(self._raw, RetryPolicy(stopped=stop))
-
-    @cached_property
-    def _files(self) -> FilesCache:
-        """What this machine has read and measured."""
-        return FilesCache.open(self.profile.cache_dir)
 
     @cached_property
     def _proofs(self) -> Proofs:
@@ -159,7 +154,7 @@ class Access:
         return CatalogHome(
             store=RetryingStore(self._store(bucket, role), RetryPolicy()),
             assets_prefix=self.profile.assets.prefix,
-            base_uri=f"{self._root / bucket}/" if local else f"s3://{bucket}/",
+            base_uri=f"{disk_name(str(self._root / bucket))}/" if local else f"s3://{bucket}/",
             options=(dict) if local else (lambda: self._delta_options(role)),
             profile=self.profile.name,
             author=_author(),

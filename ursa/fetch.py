@@ -16,6 +16,7 @@ from ursa.catalog.rows import ModalityRow
 from ursa.errors import ConflictError, InvalidRecordingError, StorageError, UsageError
 from ursa.events import DownloadCallback, DownloadPhase, DownloadProgress, Speed
 from ursa.manifest import normalize_path, shown
+from ursa.names import disk_name, on_disk
 from ursa.store import Store
 from ursa.transfer.download import DownloadItem, Fetched, download
 from ursa.transfer.engine import Engine, Stop
@@ -102,7 +103,7 @@ def _items(rec_id: str, row: ModalityRow, dest: Path) -> Iterator[DownloadItem]:
         )
     for file in row.files:
         try:
-            path = PurePosixPath(rec_id) / normalize_path(file.path)
+            path = PurePosixPath(rec_id) / on_disk(normalize_path(file.path))
         except ValueError as error:
             raise InvalidRecordingError(
                 f"the catalog has a path that would leave {dest}: {shown(file.path)} ({error})", path=file.path
@@ -114,7 +115,7 @@ def _refuse_collisions(items: Sequence[DownloadItem], dest: Path) -> None:
     """Two keys that are one name on a case-insensitive disk: refuse both, before anything is written."""
     folded: dict[str, list[str]] = {}
     for item in items:
-        folded.setdefault(str(item.target).casefold(), []).append(str(item.target))
+        folded.setdefault(disk_name(str(item.target)).casefold(), []).append(str(item.target))
     clashes = sorted(name for names in folded.values() if len(set(names)) > 1 for name in set(names))
     try:
         dest.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,7 @@ class _Teller:
             phase=phase,
             rec_id=group.rec_id if group else "",
             modality=group.modality if group else "",
-            current_file=item.target.name if item else "",
+            current_file=disk_name(item.target.name) if item else "",
             bytes_downloaded=count,
             bytes_total=self._bytes_total,
             files_done=self._files,

@@ -16,6 +16,7 @@ from ursa.config.references import PLACEHOLDER, references
 from ursa.config.values import checked_duration, checked_endpoint, checked_region, checked_size, checked_timezone
 from ursa.config.words import file_name
 from ursa.errors import ConfigError
+from ursa.names import on_disk
 
 _REQUIRED = {"access_key_id", "secret_access_key"}
 _NO_HOME = "no home directory is known; give an absolute path."
@@ -135,7 +136,7 @@ def _directory(draft: Draft, key: str) -> Path | None:
     if not (given.strip() and given.isprintable()):
         raise draft.error(key, "not a path.")
     try:
-        directory = Path(given).expanduser()
+        directory = Path(on_disk(given)).expanduser()
     except RuntimeError:
         raise draft.error(key, _NO_HOME) from None
     if draft.source:

@@ -26,6 +26,7 @@ from ursa.errors import (
 from ursa.manifest import (
     Manifest,
     RecordingTimes,
+    beside_in,
     check_identity,
     check_rec_id,
     is_junk,
@@ -133,10 +134,11 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
     objects: list[BucketObject] = []
     junk: list[str] = []
     unfinished: list[str] = []
+    beside = beside_in((*listed, *(path for path, _ in listing.items())))
     for path, info in listing.items():
         if path not in listed and (is_junk(path) or _is_folder(path, info)):
             junk.append(path)
-        elif path not in listed and is_unfinished(path):
+        elif path not in listed and is_unfinished(path, beside):
             unfinished.append(path)
         else:
             objects.append(BucketObject(path, info, *classify(path, listed)))

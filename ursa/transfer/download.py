@@ -95,7 +95,7 @@ class _File:
         self.item = item
         self.stop = stop
         self.on_bytes = on_bytes
-        name = hashlib.sha256(item.target.name.encode()).hexdigest()[:12]
+        name = hashlib.sha256(os.fsencode(item.target.name)).hexdigest()[:12]
         # Named by content, so that a half file of another version is never continued; short, since names may have 255 bytes.
         content = (item.sha256 or item.etag or "")[:12]
         self.partial = item.target.with_name(f".ursa-{name}-{content}.part")
