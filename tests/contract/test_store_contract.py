@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,67 @@ def test_list_goes_on_after_a_thousand(store: Store) -> None:
         list(pool.map(lambda key: put(store, key, b"1"), wanted))
     put(store, "other", b"1")
     assert Counter(info.key for info in store.list("many/")) == Counter(wanted)
+
+
+def pages(store: Store, prefix: str, start_after: str = "") -> list[list[str]]:
+    """All pages, by their keys."""
+    found, token = [], None
+    while True:
+        page = store.list_page(prefix, start_after=start_after, token=token)
+        found.append([info.key for info in page.objects])
+        token = page.token
+        if token is None:
+            return found
+
+
+TREE = ("p/Z", "p/a.txt", "p/a/b", "p/a/c/d", "p/a0", "p/b/x", "p/b/y", "p/ä", "q/1")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "start_after"),
+    [("p/", ""), ("p/", "p/a/"), ("p/", "p/a/b"), ("p/", "p/a0"), ("p/", "p/b/x"), ("p/b/", "p/b/x"), ("p/b", "p/a/"),
+     ("p/", "p/aa"), ("p/", "p/zz"), ("p/", "o"), ("p/", "q"), ("", "p/b/"), ("nothing/", "")],
+)  # fmt: skip
+def test_a_page_begins_after_a_key(store: Store, kind: str, prefix: str, start_after: str) -> None:
+    for key in TREE:
+        put(store, key, b"1")
+    wanted = sorted((key for key in TREE if key.startswith(prefix) and key > start_after), key=str.encode)
+    (found,) = pages(store, prefix, start_after)
+    if kind == "weed":
+        # It lists by directories' names: `a/b` before `a.txt`, so that more than what comes after may be told, never less.
+        assert set(wanted) <= set(found) <= {*wanted, "p/a.txt"}
+    else:
+        assert found == wanted
+
+
+def test_a_directory_without_its_slash_is_no_start(store: Store, kind: str) -> None:
+    for key in TREE:
+        put(store, key, b"1")
+    # Why callers end a directory with '/': weed takes its name for the directory, and leaves out what is below.
+    assert ("p/b/x" in pages(store, "p/", "p/b")[0]) is (kind != "weed")
+    assert "p/b/x" in pages(store, "p/", "p/b/")[0]
+
+
+def test_pages_of_a_thousand(store: Store) -> None:
+    wanted = [f"many/{number % 7}/{number:04d}" for number in range(1005)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: put(store, key, b"1"), wanted))
+    first, second = pages(store, "many/")
+    assert (len(first), len(second)) == (1000, 5)
+    assert first + second == sorted(wanted)
+    assert pages(store, "many/", "many/3/0500") == [[key for key in sorted(wanted) if key > "many/3/0500"]]
+
+
+def test_a_page_tells_the_store_s_clock(store: Store) -> None:
+    put(store, "k", b"1")
+    page = store.list_page("")
+    (info,) = page.objects
+    assert page.now is not None and page.now.utcoffset() == timedelta(0)
+    assert info.modified_at is not None and info.modified_at - page.now < timedelta(seconds=2)
+    # An object that was written after a page was told is not older than it, but for the second that HTTP dates are cut to.
+    put(store, "later", b"1")
+    modified = store.head("later").modified_at
+    assert modified is not None and modified - page.now > timedelta(seconds=-2)
 
 
 # --- reading

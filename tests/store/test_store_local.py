@@ -294,6 +294,37 @@ def test_nothing_is_made_by_reading(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
+def test_a_page_opens_only_what_it_lists(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        put(store, f"rec_{number:02d}/x", b"1")
+    opened: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: opened.append(Path(path).name) or scandir(path))
+    assert [info.key for info in store.list_page("rec_", start_after="rec_27/x").objects] == ["rec_28/x", "rec_29/x"]
+    assert opened == ["raw", "rec_27", "rec_28", "rec_29"]
+
+
+def test_a_clock_that_can_not_be_asked(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LocalStore(tmp_path / "absent", "raw").list_page("").now is None
+    put(store, "k", b"1")
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        page = store.list_page("")
+    assert page.now is None and [info.key for info in page.objects] == ["k"]
+    assert leftovers(tmp_path) == []
+
+
+def test_what_is_no_file_is_no_object(store: LocalStore, tmp_path: Path) -> None:
+    put(store, "k", b"1")
+    os.mkfifo(tmp_path / "raw" / "fifo")
+    (tmp_path / "raw" / "link").symlink_to(tmp_path)
+    assert [info.key for info in store.list("")] == ["k"]
+
+
 # --- what other processes do meanwhile, and leave behind
 
 

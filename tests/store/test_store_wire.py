@@ -76,6 +76,24 @@ def test_pages_are_followed_to_the_last() -> None:
     assert all(query["prefix"] == ["pre fix/"] for query in queries)
 
 
+@pytest.mark.parametrize(
+    ("date", "now"),
+    [
+        ("Wed, 20 May 2026 19:56:28 GMT", datetime(2026, 5, 20, 19, 56, 28, tzinfo=UTC)),
+        ("Wed, 20 May 2026 21:56:28 +0200", datetime(2026, 5, 20, 19, 56, 28, tzinfo=UTC)),
+        ("Wed, 20 May 2026 19:56:28 -0000", None),
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+def test_a_page_and_the_server_s_clock(date: str | None, now: datetime | None) -> None:
+    headers = {"Date": date} if date else {}
+    with answering((200, headers, listing("a"))) as (store, asked):
+        page = store.list_page("p/", start_after="p/x y")
+    assert page.now == now
+    assert parse_qs(urlsplit(asked[0]).query)["start-after"] == ["p/x y"]
+
+
 NOT_LISTINGS = {
     "a login page": b"<html><body>please log in</body></html>",
     "no XML": b"hello",

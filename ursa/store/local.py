@@ -15,6 +15,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO
@@ -22,6 +23,7 @@ from typing import IO
 import orjson
 
 from ursa.errors import StorageError
+from ursa.policies import Evidence
 from ursa.store.abandoned import remove_abandoned
 from ursa.store.protocol import (
     Body,
@@ -29,6 +31,7 @@ from ursa.store.protocol import (
     NotFoundError,
     ObjectInfo,
     OpenUpload,
+    Page,
     Part,
     PreconditionFailedError,
     PutResult,
@@ -36,6 +39,7 @@ from ursa.store.protocol import (
 )
 
 _BLOCK_BYTES = 1 << 20
+_PAGE = 1000
 # What link(2) answers on file systems that have no hard links (exFAT, some SMB mounts).
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -53,12 +57,27 @@ class LocalStore:
         return self._data.absolute().as_uri()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        directory = prefix.rpartition("/")[0]
+        return self._listed(prefix, "")
+
+    def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
+        now = self._now()
+        found = list(islice(self._listed(prefix, token or start_after), _PAGE + 1))
+        # The last key of a page is the token of the next one.
+        return Page(found[:_PAGE], token=found[_PAGE - 1].key if len(found) > _PAGE else None, now=now)
+
+    def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        directory = prefix[: prefix.rfind("/") + 1]
         with _words(prefix, "list"):
-            for path, stat in _walk(self._data / directory):
-                key = path.relative_to(self._data).as_posix()
-                if key.startswith(prefix):
-                    yield ObjectInfo(key, stat.st_size, _etag(stat), _modified(stat))
+            for key, stat in _walk(self._data, directory, prefix, after):
+                yield ObjectInfo(key, stat.st_size, _etag(stat), _modified(stat))
+
+    def _now(self) -> datetime | None:
+        """The clock that this file system stamps its files with: its own, on a network."""
+        if not self._data.is_dir():
+            return None
+        with contextlib.suppress(OSError), self._temporary() as (_path, file):
+            return _modified(os.fstat(file.fileno()))
+        return None
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         try:
@@ -110,7 +129,7 @@ class LocalStore:
                     f"{key}: the disk gave back other bytes than were written", key=key, operation="write"
                 )
             etag = self._publish(temporary, key, if_absent, if_match, metadata or {})
-        return PutResult(etag, "sha256")
+        return PutResult(etag, Evidence.SHA256)
 
     def delete(self, key: str) -> None:
         for path in (self._path(key), self._metadata_path(key)):
@@ -263,18 +282,35 @@ class LocalStore:
             yield
 
 
-def _walk(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _walk(root: Path, directory: str, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Keys below ``directory`` ("" or with a trailing '/') that start with ``prefix`` and come after ``after``, in the
+    order of their bytes. Directories that hold none of them are not opened.
+    """
     try:
-        with os.scandir(directory) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(root / directory) as entries:
+            # A directory sorts as its keys do, with the '/': after `a.txt`, before `a0`.
+            found = sorted(((f"{directory}{entry.name}", entry, _is_directory(entry)) for entry in entries), key=_order)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
-        else:
+    for key, entry, below in found:
+        if below:
+            path = f"{key}/"
+            if (path.startswith(prefix) or prefix.startswith(path)) and (path > after or after.startswith(path)):
+                yield from _walk(root, path, prefix, after)
+        elif key.startswith(prefix) and key > after:
             with contextlib.suppress(FileNotFoundError):
-                yield Path(entry.path), entry.stat()
+                stat = entry.stat()
+                if S_ISREG(stat.st_mode):
+                    yield key, stat
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _order(found: tuple[str, os.DirEntry[str], bool]) -> str:
+    # UTF-8 sorts as the characters' numbers do.
+    return f"{found[0]}/" if found[2] else found[0]
 
 
 def _gone(key: str, upload_id: str) -> NoSuchUploadError:

@@ -114,8 +114,12 @@ class Store(Protocol):
         """All objects whose key starts with ``prefix``, in any order, a page of 1,000 a request."""
 
     def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
-        """A page of a listing, in the order of the keys' bytes as far as the server keeps it: of keys after ``start_after``,
-        or what follows the page that told ``token``.
+        """A page of up to 1,000 keys, in the order of their bytes: those after ``start_after``, or what follows the page
+        that told ``token`` (then ``start_after`` counts no more). One request.
+
+        ``start_after`` is a key, or a directory with its '/': a server that lists directories by their names (SeaweedFS)
+        leaves out all that is below ``a`` after ``a``, gives what is below ``a/`` after ``a/``, and lists ``a/b`` before
+        ``a.txt``, so that its order differs where one name begins with another. It never leaves out a key that is meant.
         """
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:

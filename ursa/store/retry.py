@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ursa.errors import StorageError
-from ursa.store.protocol import Body, ObjectInfo, OpenUpload, Part, PutResult, Store, TransientError, ignore
+from ursa.store.protocol import Body, ObjectInfo, OpenUpload, Page, Part, PutResult, Store, TransientError, ignore
 
 if TYPE_CHECKING:
     import tenacity
@@ -107,6 +107,9 @@ class RetryingStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         # A listing is small beside what it guards: fetch it whole, so that a retry cannot repeat half of it.
         return iter(self._policy.call(lambda: list(self._inner.list(prefix))))
+
+    def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
+        return self._policy.call(lambda: self._inner.list_page(prefix, start_after=start_after, token=token))
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         return iter(self._policy.call(lambda: list(self._inner.list_prefixes(prefix))))

@@ -31,22 +31,23 @@ from obstore.store import S3Store as RustStore
 
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError, StorageError, UrsaError
+from ursa.policies import Evidence
 from ursa.store.counting import RequestCounter
 from ursa.store.protocol import (
     SHA256_KEY,
     Body,
-    Evidence,
     NoSuchUploadError,
     NotFoundError,
     ObjectInfo,
     OpenUpload,
+    Page,
     Part,
     PreconditionFailedError,
     PutResult,
     TransientError,
     ignore,
 )
-from ursa.store.wire import BadReplyError, NoS3Error, Page, ReplyError, Wire, unquoted
+from ursa.store.wire import BadReplyError, NoS3Error, ReplyError, Wire, unquoted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -149,6 +150,13 @@ class S3Store:
         for page in self._listing(prefix):
             yield from page.objects
 
+    def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
+        def action(clients: _Clients) -> Page:
+            self._counter.class_a()
+            return clients.wire.page(prefix, start_after=start_after, token=token)
+
+        return self._attempt("list", prefix, action)
+
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         for page in self._listing(prefix, "/"):
             yield from page.prefixes
@@ -214,7 +222,7 @@ class S3Store:
         etag = unquoted(reply["ETag"])
         if reply.get("ChecksumSHA256") is not None:
             # The server echoes the checksum only where it computed and compared it.
-            return PutResult(etag, "sha256")
+            return PutResult(etag, Evidence.SHA256)
         return PutResult(etag, _etag_evidence(etag, body))
 
     def delete(self, key: str) -> None:
@@ -315,7 +323,7 @@ class S3Store:
         if self._checks_sha256 is None and self._probing.acquire(blocking=False):
             self._checks_sha256 = self._has_checked(key, sha256)
         # Every such request carries x-amz-checksum-sha256: where the server checks it, an md5 would prove nothing new.
-        return PutResult(etag, "sha256" if self._checks_sha256 else _etag_evidence(etag, body))
+        return PutResult(etag, Evidence.SHA256 if self._checks_sha256 else _etag_evidence(etag, body))
 
     def _has_checked(self, key: str, sha256: str) -> bool:
         """Whether the server keeps the sha256 that came with an object, which it may only do when it has checked it."""
@@ -631,7 +639,7 @@ def _rust_credential(secret: Credentials) -> S3Credential:
 
 
 def _etag_evidence(etag: str, body: Body) -> Evidence:
-    return "etag" if etag == hashlib.md5(body, usedforsecurity=False).hexdigest() else "size"
+    return Evidence.ETAG if etag == hashlib.md5(body, usedforsecurity=False).hexdigest() else Evidence.SIZE
 
 
 def _sent_body(data: Body, sent: Callable[[int], object]) -> IO[bytes]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_plus, urlencode
@@ -23,7 +23,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
 from ursa.credentials import Credentials
-from ursa.store.protocol import ObjectInfo
+from ursa.store.protocol import ObjectInfo, Page
 
 _META = "x-amz-meta-"
 _SOCKET = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
@@ -55,15 +55,6 @@ class _Keys(NamedTuple):
     token: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of a listing. ``token`` asks for the next one; None: this is the last."""
-
-    objects: list[ObjectInfo] = field(default_factory=list)
-    prefixes: list[str] = field(default_factory=list)
-    token: str | None = None
-
-
 class Wire:
     """Signed requests to one bucket. Thread-safe; raises botocore's exceptions where nothing comes back.
 
@@ -85,15 +76,18 @@ class Wire:
             socket_options=_SOCKET,
         )
 
-    def page(self, prefix: str, *, delimiter: str = "", token: str | None = None) -> Page:
+    def page(self, prefix: str, *, delimiter: str = "", start_after: str = "", token: str | None = None) -> Page:
         """Up to 1,000 objects below ``prefix``. Raises ``ReplyError`` and ``BadReplyError``."""
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
         if delimiter:
             query["delimiter"] = delimiter
+        if start_after:
+            query["start-after"] = start_after
         if token is not None:
             query["continuation-token"] = token
         # In the order of the signature, and with %20 for a space, as it wants it.
-        return _page(self._send("GET", f"?{urlencode(sorted(query.items()), quote_via=quote)}", {}).content, token)
+        reply = self._send("GET", f"?{urlencode(sorted(query.items()), quote_via=quote)}", {})
+        return _page(reply.content, token, _date(reply.headers.get("date")))
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
         """A whole small object. Raises ``ReplyError`` and ``BadReplyError``."""
@@ -131,7 +125,7 @@ def _refused(status: int, content: bytes, retry_after: str | None) -> ReplyError
     return ReplyError(status, told.get("Code", ""), told.get("Message", ""), retry_after)
 
 
-def _page(content: bytes, token: str | None) -> Page:
+def _page(content: bytes, token: str | None, now: datetime | None) -> Page:
     try:
         root = ET.fromstring(content)
     except ET.ParseError as error:
@@ -154,7 +148,7 @@ def _page(content: bytes, token: str | None) -> Page:
     if truncated and (following is None or following == token):
         # Taken for complete, it would say of objects that they are not there.
         raise BadReplyError("a listing that is cut and does not say how it goes on")
-    return Page(objects, prefixes, following if truncated else None)
+    return Page(objects, prefixes, following if truncated else None, now)
 
 
 def _listed(item: ET.Element, encoded: bool) -> ObjectInfo:
@@ -180,6 +174,15 @@ def _info(key: str, headers: Mapping[str, str], size_bytes: int) -> ObjectInfo:
 
 def _metadata(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     return ((name, value) for name, value in headers.items() if name.lower().startswith(_META))
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        told = parsedate_to_datetime(text) if text else None
+    except ValueError:
+        return None
+    # Without a zone it is not what HTTP has, and judging ages by it would be a guess.
+    return told.astimezone(UTC) if told and told.tzinfo else None
 
 
 def _name(element: ET.Element) -> str:
