@@ -23,6 +23,8 @@ from ursa.catalog.author import Author as Author  # where others import it from
 from ursa.catalog.author import commit_properties
 from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile, overlapping
 from ursa.catalog.reading import FROZEN_KEY, SCHEMA_KEY, OpenTable
+from ursa.catalog.retention import RETENTION_DAYS as RETENTION_DAYS
+from ursa.catalog.retention import CleanUpRefusedError, Clock, Listed, clean_up, list_table, local_time
 from ursa.catalog.rewrite import TableFiles, rewrite
 from ursa.catalog.rows import SCHEMA_VERSION
 from ursa.catalog.words import one_line, words
@@ -30,8 +32,6 @@ from ursa.errors import StorageError, UnknownOutcomeError, UrsaError
 
 Row = TypeVar("Row")
 
-RETENTION_DAYS = 90
-"""How far back `undo` and `history` reach."""
 _CONFIGURATION = {
     "delta.logRetentionDuration": f"interval {RETENTION_DAYS} days",
     "delta.deletedFileRetentionDuration": f"interval {RETENTION_DAYS} days",
@@ -314,15 +314,23 @@ class CatalogTable(OpenTable[Row]):
         """Merge small files now and then; that it fails is no error (somebody else does, or the next writer)."""
         if self.version and self.version % SMALL_EVERY == 0:
             seldom = self.version % BIG_EVERY == 0
-            with contextlib.suppress(LostRaceError, UrsaError):
+            with contextlib.suppress(LostRaceError, CleanUpRefusedError, UrsaError):
                 self.merge_files(self.layout.big_bytes if seldom else self.layout.often_bytes)
                 if seldom:
-                    self.forget_old_versions()
+                    self.clean_up()
 
-    def forget_old_versions(self) -> None:
-        """Delete the log of versions that are past the retention."""
-        with words(self.uri, "clean the log of"):
-            self._table.cleanup_metadata()
+    def listed(self, clock: Clock = local_time, below: str = "") -> Listed:
+        """The table's objects by the server's clock, as ``retention.list_table`` says and raises."""
+        if self._objects is None:
+            raise CleanUpRefusedError(f"{self.uri} is open without its store")
+        return list_table(self._objects.store, self._objects.prefix, clock, below)
+
+    def clean_up(self, clock: Clock = local_time, *, dry_run: bool = False) -> int:
+        """Delete what only versions past the retention need, of data and of the log; returns how many data files.
+
+        Raises ``CleanUpRefusedError`` where there is no clock to go by, and ``StorageError``.
+        """
+        return clean_up(self, self._objects, clock, dry_run=dry_run) if self._objects else 0
 
     def tidy(self) -> None:
         """Merge small files where there are some, and write a checkpoint: who opens the table reads each commit since
