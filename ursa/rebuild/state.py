@@ -18,8 +18,7 @@ import orjson
 
 from ursa.catalog._pointer import POINTER_NAME, Pointer, is_catalog_prefix, overlap, read_pointer
 from ursa.catalog.rows import ModalityRow, RecordingRow
-from ursa.errors import InvalidRecordingError, StorageError
-from ursa.manifest import check_rec_id
+from ursa.errors import StorageError
 from ursa.rebuild.derive import Derived
 from ursa.store import NotFoundError, PreconditionFailedError, Store
 
@@ -139,7 +138,7 @@ class State:
             data, _ = self._store.read(info.key)
             try:
                 yield from [_read_done(item) for item in orjson.loads(data)]
-            except (ValueError, TypeError, KeyError, InvalidRecordingError) as error:
+            except (ValueError, TypeError, KeyError) as error:
                 _log.warning("%s/%s counts for nothing: %s", self._store.uri, info.key, error)
 
     def add_chunk(self, prefix: str, done: Sequence[Done]) -> None:
@@ -168,7 +167,7 @@ class State:
 
 
 def _read_done(item: object) -> Done:
-    """A chunk's entry as it was written. Raises ``ValueError``, ``TypeError``, ``KeyError``, ``InvalidRecordingError``."""
+    """A chunk's entry as it was written. Raises ``ValueError``, ``TypeError``, ``KeyError``."""
     if not isinstance(item, dict):
         raise TypeError("an entry is not an object")
     read = Done(**{**item, "told": tuple(item["told"])})
@@ -176,7 +175,10 @@ def _read_done(item: object) -> Done:
     texts = (read.outcome, read.fingerprint, *read.told, read.why, read.arrived, read.listing)
     if not all(isinstance(text, str) for text in texts) or not all(type(count) is int for count in counts):
         raise TypeError(f"the entry of {read.rec_id!r} has values of other types")
-    if check_rec_id(read.rec_id) and read.outcome not in _OUTCOMES:
+    # A recording that was registered by hand goes by any one name.
+    if not isinstance(read.rec_id, str) or read.rec_id in ("", ".", "..") or "/" in read.rec_id:
+        raise ValueError(f"{read.rec_id!r} is not the name of a recording")
+    if read.outcome not in _OUTCOMES:
         raise ValueError(f"the outcome of {read.rec_id} is {read.outcome!r}")
     if read.arrived and datetime.fromisoformat(read.arrived).tzinfo is None:
         raise ValueError(f"the time of {read.rec_id} has no zone")
