@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Self
 
 from ursa import __version__
+from ursa.bucket.proof import CachedProofs, Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
 from ursa.catalog.tables import Author
 from ursa.config import Config, Profile, Role, load_config
 from ursa.credentials import CredentialsProvider, provider_for
+from ursa.disk.cache import FilesCache
 from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
 from ursa.store import Store
 from ursa.store.counting import RequestCounter
@@ -115,6 +117,22 @@ class Access:
 
     def _raw_for(self, stop: Stop) -> Store:
         return RetryingStore(self._raw, RetryPolicy(stopped=stop))
+
+    @cached_property
+    def _files(self) -> FilesCache:
+        """What this machine has read and measured."""
+        return FilesCache.open(self.profile.cache_dir)
+
+    @cached_property
+    def _proofs(self) -> Proofs:
+        """What this machine has measured of the raw bucket's objects."""
+        return CachedProofs(self._files, self._place(self.profile.raw.bucket))
+
+    def _place(self, bucket: str) -> str:
+        """Which bucket of which server, or which directory: the same on every day."""
+        if self.profile.kind == "local":
+            return str(self._root / bucket)
+        return f"{self.profile.endpoint_url}/{bucket}"
 
     @cached_property
     def _catalog(self) -> Catalog:

@@ -15,12 +15,13 @@ from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
+from ursa.bucket.record import Entry, read_record, record_key
 from ursa.catalog.history import Operation, history
-from ursa.catalog.metadata import auxiliary
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.standings import Standings
+from ursa.config import Role
 from ursa.errors import (
     InvalidRecordingError,
     ManifestError,
@@ -40,11 +41,13 @@ from ursa.register.committer import Committer
 from ursa.register.files import file_rows
 from ursa.register.in_parts import with_parts
 from ursa.register.planning import Options
+from ursa.register.proving import Upgrade
 from ursa.register.progress import Progress
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
 from ursa.store import OpenUpload
+from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
 
@@ -512,7 +515,8 @@ class DataInterface(Access):
             metadata=verbs.texts(metadata),
         )
         with self._running() as stop:
-            return verbs.register_modality(self._catalog, self._raw_for(stop), self.profile.raw.prefix, row, policy)
+            raw, prefix = self._raw_for(stop), self.profile.raw.prefix
+            return verbs.register_modality(self._catalog, raw, prefix, row, policy, self._proofs)
 
     def register_participant(self, display_name: str, *, participant_id: str | None = None) -> ParticipantRow:
         """The participant's row: the one that is there, or a new one.
@@ -894,10 +898,10 @@ class DataInterface(Access):
 
     def _look(self, stop: Stop) -> Look:
         """Whether the bucket has what rows would claim anew: a LIST a recording."""
-        from ursa.catalog.presence import unproven
+        from ursa.bucket.presence import unproven
 
         def one(claim: Seen) -> list[str]:
-            return unproven(self._raw_for(stop), self.profile.raw.prefix, claim)
+            return unproven(self._raw_for(stop), self.profile.raw.prefix, claim, self._proofs)
 
         return lambda claims: [path for paths in unordered(stop, one, claims) for path in paths]
 
@@ -1001,6 +1005,16 @@ class DataInterface(Access):
     def _committer(self) -> Committer:
         return Committer(self._catalog)
 
+    def _upgrade(self, wanted: Upgrade) -> None:
+        """Where the catalog may not be written, the files cache has what was measured."""
+        if "assets_rw" in self._enabled:
+            self._committer.upgrade(wanted)
+
+    def _hashes(self, rec_id: str) -> dict[str, Entry]:
+        role: Role = "assets_rw" if "assets_rw" in self._enabled else "assets_ro"
+        store = RetryingStore(self._store(self.profile.assets.bucket, role), RetryPolicy())
+        return read_record(store, record_key(self.profile.assets.prefix, rec_id), self.profile.raw.bucket)
+
     def _services(self, stop: Stop) -> Services:
         with self._opening, ThreadPoolExecutor(1) as beside:
             # The catalog opens in a dozen round trips; meanwhile this thread loads what the raw bucket needs.
@@ -1012,6 +1026,11 @@ class DataInterface(Access):
                 self.profile.rig_timezone,
                 catalog.result(),
                 self._committer.register,
+                self._upgrade,
+                self._files,
+                self._proofs,
+                self._hashes,
+                self.profile.reread_after_s,
                 self._engine,
                 self._counter,
                 stop,

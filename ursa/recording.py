@@ -8,7 +8,7 @@ import shlex
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -120,6 +120,7 @@ def scan_recording(
     manifest: Manifest | None = None,
     key_prefix: str = "recordings/",
     scandir: ScanDir = os.scandir,
+    not_unfinished: Collection[str] = (),
 ) -> RecordingDir:
     """Everything in a recording directory, with one stat a file.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ursa.catalog.rows import FileRow
+from ursa.disk.cache import FilesCache
 from ursa.names import nfc
 from ursa.policies import Evidence
 from ursa.store import ObjectInfo, PreconditionFailedError, Store
@@ -56,6 +57,22 @@ class NoProofs:
 
     def record(self, info: ObjectInfo, sha256: str) -> None:
         """Nothing."""
+
+
+class CachedProofs:
+    """In the files cache. ``store``: which bucket of which server, or which directory."""
+
+    def __init__(self, cache: FilesCache, store: str) -> None:
+        self._cache = cache
+        self._store = store
+
+    def recall(self, info: ObjectInfo) -> str | None:
+        """As it was measured."""
+        return self._cache.proof(self._store, info.key, info.size_bytes, info.etag)
+
+    def record(self, info: ObjectInfo, sha256: str) -> None:
+        """Keep it."""
+        self._cache.prove(self._store, info.key, info.size_bytes, info.etag, sha256)
 
 
 def from_row(row: FileRow | None, info: ObjectInfo) -> Proof | None:

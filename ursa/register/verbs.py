@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from ursa.bucket.proof import Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import (
-    AUXILIARY_KEY,
     REGISTERED_AT_KEY,
     SIDECARS_KEY,
     WORKERS_KEY,
-    auxiliary,
     sidecars,
     workers_of,
 )
@@ -31,8 +30,8 @@ from ursa.errors import (
     UsageError,
 )
 from ursa.manifest import shown
-from ursa.names import is_sha256
 from ursa.manifest.names import is_unicode
+from ursa.names import is_sha256
 from ursa.policies import ModalityOnConflict, OnConflict
 from ursa.recording import clean_participant
 from ursa.register.decide import identify
@@ -138,8 +137,6 @@ def _check_own_keys(pairs: Mapping[str, str]) -> None:
     row = RecordingRow("", "", metadata=pairs)
     if WORKERS_KEY in pairs and workers_of(row) is None:
         raise _own(WORKERS_KEY)
-    if pairs.get(AUXILIARY_KEY, "{}") != "{}" and not auxiliary(row):
-        raise _own(AUXILIARY_KEY)
     if pairs.get(SIDECARS_KEY, "{}") != "{}" and not sidecars(row):
         raise _own(SIDECARS_KEY)
     name = pairs.get(REC_ID_KEY)
@@ -214,7 +211,7 @@ def register_recording(catalog: Catalog, wanted: Given, policy: OnConflict) -> R
 
 
 def register_modality(
-    catalog: Catalog, store: Store, raw_prefix: str, wanted: ModalityRow, policy: ModalityOnConflict
+    catalog: Catalog, store: Store, raw_prefix: str, wanted: ModalityRow, policy: ModalityOnConflict, proofs: Proofs
 ) -> ModalityRow:
     """Make a modality's row, or with ``overwrite`` replace the one that is there; its files are in the bucket.
 
@@ -225,7 +222,7 @@ def register_modality(
     """
     recording = catalog.get_recording(wanted.recording_hash)
     _refuse_existing(catalog, recording, wanted, policy)
-    files = prove_files(store, f"{raw_prefix}{recording.rec_id}/", wanted.files)
+    files = prove_files(store, f"{raw_prefix}{recording.rec_id}/", wanted.files, proofs)
     row = replace(
         wanted,
         rec_id=recording.rec_id,
