@@ -165,6 +165,12 @@ class StorageError(UrsaError):
     unreachable: bool = False
 
 
+class UnknownOutcomeError(StorageError):
+    """A write may be there or not: its reply was lost, and the server did not tell for as long as was tried. Not retried
+    within a run, and no other outcome is told in its place.
+    """
+
+
 class LockHeldError(UrsaError):
     """Another run holds the lock. ``pid``, ``host``, ``since``: whose."""
 

@@ -29,10 +29,13 @@ _SIDE_BY_SIDE = 8
 
 @dataclass(frozen=True, slots=True)
 class TableFiles:
-    """A table's data files as objects: ``prefix`` is the table's, and ends in a slash."""
+    """A table's files as objects: ``prefix`` is the table's, and ends in a slash. ``clean_up``: told of each deletion by
+    age, "" or why it was refused.
+    """
 
     store: Store
     prefix: str
+    clean_up: Callable[[str], object] = str
 
     def has_version(self, version: int) -> bool:
         """Whether the log has this commit. Raises ``StorageError``."""
@@ -42,11 +45,15 @@ class TableFiles:
             return False
         return True
 
+    def read(self, name: str) -> bytes:
+        """A file's content. Raises ``StorageError``."""
+        return self.store.read(self.prefix + name)[0]
+
     def fetch(self, names: Iterable[str], to: Path) -> None:
         """Copy files to a directory. Raises ``StorageError``."""
 
         def one(name: str) -> None:
-            (to / name).write_bytes(self.store.read(self.prefix + name)[0])
+            (to / name).write_bytes(self.read(name))
 
         self._all(one, names)
 
@@ -60,7 +67,7 @@ class TableFiles:
         self._all(one, names)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files that no commit names. Raises ``StorageError``."""
+        """Delete files that no commit within the retention names. Raises ``StorageError``."""
         self._all(lambda name: self.store.delete(self.prefix + name), names)
 
     @staticmethod

@@ -241,10 +241,10 @@ def register_modality(
         _refuse_existing(catalog, recording, row, policy)
         return Change([row], these_modalities([row]) if there else None, f"register_modality:{policy}")
 
-    def write(after_flip: bool) -> None:
+    def write(after_flip: bool) -> Change[ModalityRow] | None:
         # The recording first, as in any merge: it then says that this worker is a part of it.
         catalog.recordings.compare_and_swap(lambda: _cover(catalog, row))
-        catalog.modalities.compare_and_swap(lambda: change(after_flip))
+        return catalog.modalities.compare_and_swap(lambda: change(after_flip))
 
     return _written(catalog, write, outcome)
 
@@ -262,23 +262,21 @@ def register_participant(catalog: Catalog, display_name: str, key: str | None) -
         outcome[:] = there[:1] or [wanted]
         return None if there else Change([wanted], None, "register_participant")
 
-    def write(_after_flip: bool) -> None:
-        catalog.participants.compare_and_swap(change)
-
-    return _written(catalog, write, outcome)
+    return _written(catalog, lambda _after_flip: catalog.participants.compare_and_swap(change), outcome)
 
 
-def _written(catalog: Catalog, write: Callable[[bool], object], outcome: list[R]) -> R:
+def _written(catalog: Catalog, write: Callable[[bool], Change[R] | None], outcome: list[R]) -> R:
     """Write, follow a rebuild's flip, and write again where it came in between; returns the row.
 
-    ``write`` is told whether it has written before the flip: the row that it then finds may be its own.
+    ``write`` is told whether it has written before the flip: the row that it then finds may be its own. ``outcome`` is
+    what was decided last; what landed is told in its place.
     """
     with catalog.lock:
         catalog.refresh()
-        catalog.write(lambda: write(False))
+        landed = catalog.write(lambda: write(False))
         if catalog.follow_pointer():
-            catalog.write(lambda: write(True))
-    return outcome[0]
+            landed = catalog.write(lambda: write(True))
+    return landed.rows[0] if landed else outcome[0]
 
 
 def _cover(catalog: Catalog, modality: ModalityRow) -> Change[RecordingRow] | None:
