@@ -42,7 +42,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class NotAsStated:
-    """A file that was delivered as it is in the bucket, where its manifest states another sha256 and nobody had compared.
+    """A file that was delivered as it is in the bucket, though its manifest states another sha256: that was never proven.
 
     ``path`` is relative to the recording; ``sha256`` was measured, ``stated`` was not.
     """
