@@ -42,7 +42,9 @@ def finish(session: Session, result: DownloadResult) -> None:
     fetched = f"{result.files_downloaded} fetched ({size(result.bytes_downloaded)}), {result.files_skipped} were there"
     out.line(f"{'FAIL' if code else 'OK  '} {fetched}, {_verified(result)}, below {result.dest}")
     if code:
-        out.advice("They are here as they are in the bucket: whether that is what their manifest states had never been compared.")
+        out.advice(
+            "They are here as they are in the bucket: whether that is what their manifest states had never been compared."
+        )
         raise typer.Exit(code)
 
 

@@ -50,7 +50,7 @@ def download(
     Exit status:
       0  every file is there and right    1  no such recording, nothing to fetch, or the server failed
       2  usage or configuration           4  credentials
-      5  another file is in the way       6  a file is missing in the bucket, or is not what was registered or stated
+      5  another file is in the way       6  a file is missing in the bucket, or not what is stated of it
     """
     from ursa import RecordingNotFoundError
 
