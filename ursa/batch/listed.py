@@ -27,9 +27,7 @@ def object_digest(key: str, size_bytes: int, etag: str) -> bytes:
 class Listed:
     """The objects of some recordings, by rec_id. ``ranges``: the store tells a page of keys after another one's."""
 
-    def __init__(
-        self, store: Store, raw_prefix: str, stopped: Callable[[], object], *, ranges: bool
-    ) -> None:
+    def __init__(self, store: Store, raw_prefix: str, stopped: Callable[[], object], *, ranges: bool) -> None:
         self._store = store
         self._prefix = raw_prefix
         self._stopped = stopped

@@ -108,7 +108,8 @@ def _derived(
     if covered is not None:
         old_modalities = [row for row in old_modalities if (row.modality, row.worker_id) in covered]
     try:
-        reading = read(store, source.raw_prefix, rec_id, source.rig_timezone)
+        paths = {file.path for file in files_of(old, old_modalities)}
+        reading = read(store, source.raw_prefix, rec_id, source.rig_timezone, paths)
         if old is None and arrived_after(reading, since):
             return Derived(rec_id, None, why="its upload ended just now: whoever uploads it is about to register it")
         known = {(row.modality, row.worker_id) for row in old_modalities} | (covered or set())
@@ -141,9 +142,7 @@ def _registration(
 ) -> Registration:
     """What an ingest of all that is in the bucket would have asked for."""
     registered = files_of(old, old_modalities)
-    rows = file_rows(
-        store, source.engine, source.stop, reading.bucket, registered, source.proofs, checked=checked
-    )
+    rows = file_rows(store, source.engine, source.stop, reading.bucket, registered, source.proofs, checked=checked)
     wanted = registration(
         reading.bucket.contents(rows, ()),
         recording_hash=old.recording_hash if old else _stated_hash(reading),
