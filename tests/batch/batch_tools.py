@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from helpers import make_recording
 from ursa import DataInterface, Outcome
+from ursa.disk.fingerprint import Disks
+from ursa.disk.mounts import Mount
 
 WRITES = ("assets_rw", "raw_rw")
 
@@ -78,6 +82,20 @@ def make_lab(root: Path) -> Lab:
     """An empty one."""
     (root / "nas").mkdir()
     return Lab(root)
+
+
+def on_disks(monkeypatch: pytest.MonkeyPatch, kind: str = "ext4", volume: str | None = "4f68-1a2b") -> None:
+    """As if all lay on a disk of this type, and whatever is seen had been seen for long: it is remembered once it is read."""
+    disks = Disks(lambda _descriptor: Mount(kind, volume))
+    for module in ("ursa.transfer.digest", "ursa.batch.survey"):
+        monkeypatch.setattr(f"{module}.DISKS", disks)
+    for module in ("ursa.register.memory", "ursa.disk.cache"):
+        monkeypatch.setattr(f"{module}.SETTLED_S", 0.0)
+
+
+def without_a_look(outcome: Outcome) -> bool:
+    """Whether the walk and the listing alone said so."""
+    return outcome.status == "have" and outcome.error is None
 
 
 def age(directory: Path, seconds: float = 3600.0) -> None:

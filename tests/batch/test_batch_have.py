@@ -8,17 +8,18 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from batch_tools import Lab, age, make_lab, rec
+from batch_tools import Lab, age, make_lab, on_disks, rec, without_a_look
 
 from helpers import manifest_of, write_json
-from ursa import ConflictError, ObjectConflictError, Outcome
+from ursa import ConflictError, ObjectConflictError
 
 FILES = {"eeg_a/seg_000.edf": b"eeg" * 400, "camera_left/seg_000.mp4": b"left" * 300, "events.csv": b"a,b\n1,2\n"}
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """An empty lab."""
+    on_disks(monkeypatch)
     return make_lab(tmp_path)
 
 
@@ -28,13 +29,8 @@ def registered(lab: Lab) -> Path:
     rec_dir = lab.make(1, FILES, participant="Aria Lin")
     age(rec_dir)
     assert lab.one().status == "ok"
-    assert lab.one().status == "have"
+    assert without_a_look(lab.one())
     return rec_dir
-
-
-def without_a_look(outcome: Outcome) -> bool:
-    """Whether the walk alone said so."""
-    return outcome.status == "have" and outcome.error is None
 
 
 def stored(lab: Lab, path: str) -> bytes:
@@ -42,8 +38,23 @@ def stored(lab: Lab, path: str) -> bytes:
     return (lab.stored / rec(1) / path).read_bytes()
 
 
-def test_untouched_is_known_by_a_walk(lab: Lab, registered: Path) -> None:
-    (registered / "eeg_a" / "seg_000.edf").chmod(0)  # what is not opened can't be refused
+def test_untouched_is_known_by_a_walk(lab: Lab, registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ursa.transfer.digest.open_beneath", lambda *_: pytest.fail("a file was read"))
+    assert registered.is_dir() and without_a_look(lab.one())
+
+
+def test_what_was_read_too_soon_after_it_was_seen_is_read_again(
+    lab: Lab, registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write between the look and the reading need not show in the times."""
+    for module in ("ursa.register.memory", "ursa.disk.cache"):
+        monkeypatch.setattr(f"{module}.SETTLED_S", 3600.0)
+    age(registered)
+    for _ in range(2):
+        outcome = lab.one()
+        assert outcome.status == "have" and outcome.error is not None
+    on_disks(monkeypatch)  # and that time has gone by
+    assert lab.one().error is not None
     assert without_a_look(lab.one())
 
 
@@ -55,7 +66,6 @@ def test_a_new_worker_is_merged(lab: Lab, registered: Path) -> None:
     assert outcome.status == "ok" and outcome.result is not None
     assert (outcome.result.action, outcome.result.files_uploaded) == ("merged", 1)
     assert stored(lab, "eeg_b/seg_000.edf") == b"new"
-    age(registered)
     assert without_a_look(lab.one())
 
 
@@ -74,6 +84,7 @@ def test_touched_and_equal_is_hashed_and_have(lab: Lab, registered: Path) -> Non
         os.utime(registered / path)
     outcome = lab.one()
     assert outcome.status == "have" and outcome.error is not None  # an ingest looked, and found it the same
+    assert without_a_look(lab.one())
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -88,14 +99,14 @@ def test_changed_with_the_same_size_is_a_conflict(lab: Lab, registered: Path, pa
     assert stored(lab, path) == FILES[path]
 
 
-def test_changed_by_somebody_who_restores_the_time_can_not_be_seen(lab: Lab, registered: Path) -> None:
-    """What size and mtime can't tell; docs/batch.md says so, and what to do: ``ursa verify``."""
+def test_changed_by_somebody_who_restores_the_time_is_seen(lab: Lab, registered: Path) -> None:
+    """Size and mtime tell nothing; the disk's own change time does, and then the bytes are compared."""
     (registered / "eeg_a/seg_000.edf").write_bytes(b"EEG" * 400)
+    write_json(registered / "manifest.json", manifest_of(rec(1), FILES | {"eeg_a/seg_000.edf": b"EEG" * 400}))
     age(registered)
-    assert without_a_look(lab.one())
-    with lab.data() as data:
-        (check,) = data.verify([registered], level="full")
-    assert not check.ok
+    outcome = lab.one()
+    assert outcome.status == "fail" and isinstance(outcome.error, ConflictError)
+    assert stored(lab, "eeg_a/seg_000.edf") == FILES["eeg_a/seg_000.edf"]
 
 
 def test_another_size_is_never_have(lab: Lab, registered: Path) -> None:
@@ -119,7 +130,6 @@ def test_an_unlisted_file_outside_of_workers_is_sent(lab: Lab, registered: Path)
     outcome = lab.one()
     assert outcome.status == "ok" and outcome.result is not None and outcome.result.files_uploaded == 2
     assert (stored(lab, "notes.txt"), stored(lab, "_calibration/board.json")) == (b"late", b"{}")
-    age(registered)
     assert without_a_look(lab.one())
     (registered / "notes.txt").write_bytes(b"LATE")
     assert isinstance(lab.one().error, ConflictError)
@@ -142,7 +152,7 @@ def test_a_manifest_that_was_changed_is_no_have(lab: Lab, registered: Path) -> N
 
 def test_a_manifest_that_was_only_touched_is_have(lab: Lab, registered: Path) -> None:
     os.utime(registered / "manifest.json")
-    assert lab.one().status == "have"
+    assert without_a_look(lab.one())
 
 
 def test_a_manifest_that_is_gone_leaves_have(lab: Lab, registered: Path) -> None:
@@ -166,7 +176,7 @@ def test_a_name_in_nfd_is_the_registered_one(lab: Lab) -> None:
     age(rec_dir)
     assert lab.one().status == "ok"
     (rec_dir / "eeg_a/Übung.edf").rename(rec_dir / unicodedata.normalize("NFD", "eeg_a/Übung.edf"))
-    age(rec_dir)
+    assert lab.one().status == "have"
     assert without_a_look(lab.one())
 
 

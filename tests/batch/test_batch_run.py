@@ -16,11 +16,15 @@ from deltalake import DeltaTable
 from helpers import write_node_manifest
 from ursa import InvalidRecordingError, Outcome, UploadProgress, UsageError, WritesNotEnabledError
 from ursa.batch.find import Found
-from ursa.batch.model import BatchOptions, UnexpectedError, Verbs
+from ursa.batch.listed import Listed
+from ursa.batch.model import BatchOptions, Verbs
 from ursa.batch.run import BatchRun
+from ursa.batch.survey import Survey
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.standings import Standings
-from ursa.errors import CredentialsError, StorageError
+from ursa.disk.cache import FilesCache
+from ursa.errors import CredentialsError, StorageError, UnexpectedError
+from ursa.store.local import LocalStore
 
 
 @pytest.fixture
@@ -224,7 +228,14 @@ def alone(
     **options: Any,
 ) -> BatchRun:
     """A run over eight recordings of which none is registered."""
-    verbs = Verbs(ingest, lambda *_: None, standings, stop, lambda: None)
+
+    def survey(rec_dirs: Sequence[Path]) -> Survey:
+        return Survey(rec_dirs, FilesCache.open(), reread_bytes=0, reread_after_s=0.0)
+
+    def listed(stopped: Callable[[], object]) -> Listed:
+        return Listed(LocalStore(Path.home(), "raw"), "recordings/", stopped, ranges=False)
+
+    verbs = Verbs(ingest, lambda *_: None, standings, survey, listed, stop, lambda: None)
     return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
 
 

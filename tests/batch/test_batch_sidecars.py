@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_tools import Lab, age, make_lab, rec
+from batch_tools import Lab, age, make_lab, on_disks, rec, without_a_look
 
 from helpers import manifest_of, write_json, write_node_manifest
-from ursa import MissingFilesError, ObjectConflictError, Outcome, RecordingExistsError, UploadProgress
+from ursa import MissingFilesError, ObjectConflictError, RecordingExistsError, UploadProgress
 from ursa.catalog.metadata import SIDECARS_KEY
 from ursa.catalog.rows import participant_id
 from ursa.policies import Mark
@@ -22,8 +22,9 @@ FILES = {"eeg_a/seg_000.edf": b"eeg" * 400, "camera_left/seg_000.mp4": b"left" *
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """An empty lab."""
+    on_disks(monkeypatch)
     return make_lab(tmp_path)
 
 
@@ -34,11 +35,6 @@ def registered(lab: Lab) -> Path:
     age(rec_dir)
     assert [lab.one().status, lab.one().status] == ["ok", "have"]
     return rec_dir
-
-
-def without_a_look(outcome: Outcome) -> bool:
-    """Whether the walk alone said so."""
-    return outcome.status == "have" and outcome.error is None
 
 
 def participants(lab: Lab) -> tuple[str, ...]:
