@@ -58,7 +58,7 @@ def test_the_same_for_sixty_registered_ones_as_for_ten(proxied: tuple[FaultProxy
         proxy.clear()
         outcomes = run(config, *roots)
         assert len(outcomes) == expected
-        assert all(map(without_a_look, outcomes))
+        assert all(map(without_a_look, outcomes)), [outcome.error and outcome.error.message for outcome in outcomes]
         counts.append(proxy.count())
         assert raw(proxy) == ["list"], "a request for a recording"
     # Opening the catalog and one look-up; the data files that it reads are not as many as recordings.

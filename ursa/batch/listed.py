@@ -36,17 +36,24 @@ class Listed:
         self._futures: dict[str, Future[Mapping[str, frozenset[bytes]]]] = {}
 
     def begin(self, rec_ids: Sequence[str], objects: int) -> None:
-        """Begin to list these recordings, sorted, which have about so many objects; what was listed before is forgotten."""
-        self._futures = {}
-        if not self._ranges or not rec_ids:
+        """Begin to list these recordings, sorted, which have about so many objects, those of them that are not listed yet.
+        What was listed of others is forgotten.
+        """
+        self._futures = {name: self._futures[name] for name in rec_ids if self._is_listed(name)}
+        wanted = [name for name in rec_ids if name not in self._futures]
+        if not self._ranges or not wanted:
             return
-        pages = -(-objects // _PAGE_OBJECTS)
-        parts = max(1, min(_AT_ONCE, pages // _FEWEST_PAGES, len(rec_ids)))
-        size = -(-len(rec_ids) // parts)
-        for start in range(0, len(rec_ids), size):
-            names = rec_ids[start : start + size]
+        pages = -(-objects * len(wanted) // len(rec_ids) // _PAGE_OBJECTS)
+        parts = max(1, min(_AT_ONCE, pages // _FEWEST_PAGES, len(wanted)))
+        size = -(-len(wanted) // parts)
+        for start in range(0, len(wanted), size):
+            names = wanted[start : start + size]
             future = self._pool.submit(self._range, names)
             self._futures |= dict.fromkeys(names, future)
+
+    def _is_listed(self, rec_id: str) -> bool:
+        future = self._futures.get(rec_id)
+        return future is not None and not (future.done() and (future.cancelled() or future.exception()))
 
     def of(self, rec_id: str) -> frozenset[bytes] | None:
         """Digests of a recording's objects; None where it was not asked for. Raises ``StorageError``, and what stops."""
@@ -84,7 +91,7 @@ class Listed:
         end = f"{self._prefix}{last}/"
         while True:
             self._stopped()
-            start = "" if token else f"{self._prefix}{first}"
+            start = "" if token else f"{self._prefix}{first}/"
             page = self._store.list_page(self._prefix, start_after=start, token=token)
             yield page.objects
             for info in page.objects:
