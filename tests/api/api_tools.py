@@ -17,6 +17,10 @@ FILES = {
     "eeg_a/seg_001.edf": b"EEG" * 3_000,
 }
 MIB = 1 << 20
+ODD_PART_BYTES = 7 * MIB + 12_345
+"""A size of parts that nobody guesses: no ETag of it proves anything."""
+PROBE = "/.ursa-probe/"
+"""In the paths of the requests that find out, before the first write, how a server behaves."""
 
 
 def writer(config: Path, **settings: Any) -> DataInterface:

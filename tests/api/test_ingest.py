@@ -200,19 +200,23 @@ def test_a_raising_callback_stops_cleanly(
     assert set(threading.enumerate()) <= threads
 
 
-def test_a_listed_file_may_be_in_the_bucket_only(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stated", [None, FILES["eeg_a/seg_001.edf"], b"another"], ids=["nothing", "right", "wrong"])
+def test_a_listed_file_may_be_in_the_bucket_only(
+    stated: bytes | None, data: DataInterface, weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    """Its object is read, whatever the object's own metadata states."""
     rec_dir = make_recording(tmp_path, REC, FILES)
     body = FILES["eeg_a/seg_001.edf"]
-    put(weed_buckets, PREFIX + "eeg_a/seg_001.edf", body, Metadata={"sha256": sha256(body)})
+    put(weed_buckets, PREFIX + "eeg_a/seg_001.edf", body, Metadata={"sha256": sha256(stated)} if stated else {})
     (rec_dir / "eeg_a" / "seg_001.edf").unlink()
     result = ingest(data, rec_dir)
-    assert (result.files_uploaded, result.files_skipped) == (3, 1)
+    assert (result.files_uploaded, result.files_skipped, result.in_bucket) == (3, 1, 1)
     (eeg,) = data.list_modalities(where={"modality": "eeg"})
     assert {file.path: file.evidence for file in eeg.files}["eeg_a/seg_001.edf"] == "sha256"
     assert result.recording.recording_hash == derive_recording_hash(map(sha256, FILES.values()))
 
 
-@pytest.mark.parametrize("there", ["nothing", "other size", "other sha256"])
+@pytest.mark.parametrize("there", ["nothing", "other size", "other content"])
 def test_a_listed_file_that_is_nowhere_refuses(
     there: str, data: DataInterface, weed_buckets: Buckets, tmp_path: Path
 ) -> None:
@@ -220,8 +224,8 @@ def test_a_listed_file_that_is_nowhere_refuses(
     body = FILES["eeg_a/seg_001.edf"]
     if there == "other size":
         put(weed_buckets, PREFIX + "eeg_a/seg_001.edf", body + b"x")
-    if there == "other sha256":
-        put(weed_buckets, PREFIX + "eeg_a/seg_001.edf", body, Metadata={"sha256": sha256(b"another")})
+    if there == "other content":
+        put(weed_buckets, PREFIX + "eeg_a/seg_001.edf", body[::-1], Metadata={"sha256": sha256(body)})
     before = objects(weed_buckets)
     (rec_dir / "eeg_a" / "seg_001.edf").unlink()
     with pytest.raises(MissingFilesError, match=r"eeg_a/seg_001\.edf") as refused:

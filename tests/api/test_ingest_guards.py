@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,6 @@ import pytest
 from helpers import make_recording, manifest_of, run_ursa
 from ursa import DataInterface, MissingFilesError, RecordingExistsError, UploadProgress
 from ursa.register import commit
-from ursa.store.protocol import ObjectInfo
-from ursa.transfer.digest import Digest
-from ursa.transfer.prove import same_content
 
 REC = "rec_20260520_195628_b1dd"
 FILES = {"camera_left/v.mp4": b"v" * 1000, "eeg_a/a.edf": b"a" * 500}
@@ -84,23 +80,6 @@ def test_overwrite_keeps_rows_of_workers_that_are_not_here(data: DataInterface, 
     eeg = make_recording(tmp_path / "b", REC, {"eeg_a/a.edf": FILES["eeg_a/a.edf"]}, manifest=manifest_of(REC, FILES))
     data.ingest(eeg / "manifest.json", eeg, overwrite=True)
     assert data.list_modalities({"modality": "camera"}) == before
-
-
-def test_stored_metadata_is_not_believed_against_a_multipart_etag() -> None:
-    """An upload that was taken over keeps the sha256 that it was begun with."""
-
-    class Liar:
-        def head(self, key: str) -> ObjectInfo:
-            return ObjectInfo(key, 5, "ab" * 16 + "-2", metadata={"sha256": "x"})
-
-        def stream(self, _key: str, if_match: str | None = None) -> list[bytes]:
-            return [b"other"]
-
-    found = ObjectInfo("k", 5, "ab" * 16 + "-2")
-    local = Digest(5, "x", frozenset({"cd" * 16 + "-2"}))
-    assert same_content(Liar(), found, local) is None  # type: ignore[arg-type]
-    # Where no usual cut fits, the ETag says nothing, and what is stored counts.
-    assert same_content(Liar(), found, replace(local, etags=frozenset())) == "sha256"  # type: ignore[arg-type]
 
 
 def test_verify_of_a_directory_compares_its_manifest(data: DataInterface, tmp_path: Path) -> None:

@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_tools import FILES, MIB, PREFIX, REC, ingest, objects, on_disk, put, sha256, writer
+from api_tools import (
+    FILES,
+    MIB,
+    ODD_PART_BYTES,
+    PREFIX,
+    PROBE,
+    REC,
+    ingest,
+    objects,
+    on_disk,
+    put,
+    sha256,
+    writer,
+)
 from boto3.s3.transfer import TransferConfig
 
 from conftest import Buckets, MakeConfig
@@ -56,14 +69,48 @@ def test_md5_and_part_md5s_prove(data: DataInterface, weed_buckets: Buckets, tmp
     assert evidence(data) == dict.fromkeys(files, "etag")
 
 
-def test_stored_sha256_or_a_get_prove_the_rest(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
-    files = {"camera_left/stated.mp4": CONTENT * 15, "camera_left/silent.mp4": CONTENT[::-1] * 15}
-    stated = {"sha256": sha256(files["camera_left/stated.mp4"])}
-    foreign(weed_buckets, "camera_left/stated.mp4", files["camera_left/stated.mp4"], 7 * MIB, Metadata=stated)
-    foreign(weed_buckets, "camera_left/silent.mp4", files["camera_left/silent.mp4"], 7 * MIB)
+@pytest.mark.parametrize("part_bytes", [6 * MIB, 7 * MIB, 6_000_000, 11_000_000])
+def test_part_sizes_that_others_use_prove_too(
+    part_bytes: int, data: DataInterface, weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    files = {"camera_left/a.mp4": CONTENT * 15}
+    foreign(weed_buckets, "camera_left/a.mp4", files["camera_left/a.mp4"], part_bytes)
     result = ingest(data, make_recording(tmp_path, REC, files))
-    assert (result.files_uploaded, result.files_skipped) == (1, 2)
+    assert (result.files_uploaded, result.files_skipped) == (1, 1)
+    assert evidence(data) == dict.fromkeys(files, "etag")
+
+
+def test_a_get_proves_the_rest_whatever_the_object_states(
+    data: DataInterface, weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    files = {
+        "camera_left/stated.mp4": CONTENT * 15,
+        "camera_left/silent.mp4": CONTENT[::-1] * 15,
+        "camera_left/liar.mp4": (CONTENT[1:] + b"x") * 15,
+    }
+    stated = {"stated": files["camera_left/stated.mp4"], "liar": b"something else"}
+    for path, body in files.items():
+        name = path.partition("/")[2].partition(".")[0]
+        extra = {"Metadata": {"sha256": sha256(stated[name])}} if name in stated else {}
+        foreign(weed_buckets, path, body, ODD_PART_BYTES, **extra)
+    result = ingest(data, make_recording(tmp_path, REC, files))
+    assert (result.files_uploaded, result.files_skipped) == (1, 3)
     assert evidence(data) == dict.fromkeys(files, "sha256")
+
+
+@pytest.mark.parametrize("part_bytes", [ODD_PART_BYTES, 8 * MIB, 0], ids=["odd parts", "parts", "single"])
+def test_an_object_that_states_our_sha256_and_holds_other_bytes_is_a_conflict(
+    part_bytes: int, data: DataInterface, weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    """An upload that was taken over keeps the metadata that it was begun with."""
+    body, metadata = CONTENT * 15, {"sha256": sha256(CONTENT * 15)}
+    if part_bytes:
+        foreign(weed_buckets, "camera_left/a.mp4", CONTENT[::-1] * 15, part_bytes, Metadata=metadata)
+    else:
+        put(weed_buckets, PREFIX + "camera_left/a.mp4", CONTENT[::-1] * 15, Metadata=metadata)
+    with pytest.raises(ObjectConflictError, match=r"camera_left/a\.mp4"):
+        ingest(data, make_recording(tmp_path, REC, {"camera_left/a.mp4": body}))
+    assert data.list_recordings() == []
 
 
 def test_nothing_is_fetched_where_an_etag_proves(
@@ -79,7 +126,7 @@ def test_nothing_is_fetched_where_an_etag_proves(
     proxy = fault_proxy(weed_buckets.server)
     done = run_ursa("ingest", rec_dir, "--config", s3_config(weed_buckets.at(proxy.url)))
     assert done.returncode == 0, done.stderr
-    raw = [entry for entry in proxy.log if entry.path.startswith(f"/{weed_buckets.raw}")]
+    raw = [entry for entry in proxy.log if entry.path.startswith(f"/{weed_buckets.raw}") and PROBE not in entry.path]
     assert [entry.path.rpartition("/")[2] for entry in raw if entry.method != "GET" and entry.method != "HEAD"] == [
         "manifest.json"
     ]
@@ -128,9 +175,11 @@ def test_trust_size_is_for_those_who_ask(data: DataInterface, weed_buckets: Buck
         put(weed_buckets, PREFIX + path, body)
     result = ingest(data, rec_dir, trust_size=True)
     assert (result.files_uploaded, result.files_skipped) == (2, 2)
-    assert {path for path, proof in evidence(data).items() if proof == "size"} == set(others)
+    assert {path for path, proof in evidence(data).items() if proof == "claimed"} == set(others)
     for path, body in others.items():
         assert objects(weed_buckets)[PREFIX + path] == body
+    with pytest.raises(ObjectConflictError):  # what was only claimed is compared by who does not trust it
+        ingest(data, rec_dir)
 
 
 def test_trust_size_does_not_trust_another_size(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
@@ -141,11 +190,11 @@ def test_trust_size_does_not_trust_another_size(data: DataInterface, weed_bucket
 
 def test_a_row_proves_while_the_object_is_the_same(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
     rec_dir = make_recording(tmp_path, REC, {"camera_left/a.mp4": CONTENT * 15})
-    foreign(weed_buckets, "camera_left/a.mp4", CONTENT * 15, 7 * MIB)
+    foreign(weed_buckets, "camera_left/a.mp4", CONTENT * 15, ODD_PART_BYTES)
     ingest(data, rec_dir)
     again = ingest(data, rec_dir, overwrite=True)
     assert (again.files_uploaded, again.files_skipped, evidence(data)) == (0, 2, {"camera_left/a.mp4": "sha256"})
-    foreign(weed_buckets, "camera_left/a.mp4", bytes(15 * MIB), 7 * MIB)
+    foreign(weed_buckets, "camera_left/a.mp4", bytes(15 * MIB), ODD_PART_BYTES)
     with pytest.raises(ObjectConflictError):
         ingest(data, rec_dir, overwrite=True)
 
