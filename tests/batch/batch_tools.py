@@ -25,9 +25,10 @@ def rec(number: int) -> str:
 
 @dataclass(frozen=True)
 class Lab:
-    """A directory with recordings, and the profile ``local`` beside it."""
+    """A directory with recordings, and the profile ``local`` beside it. ``settings``: more of the profile, YAML."""
 
     root: Path
+    settings: str = ""
 
     @property
     def nas(self) -> Path:
@@ -38,7 +39,7 @@ class Lab:
     def config(self) -> Path:
         """A config file, the store below ``root``."""
         path = self.root / "ursa.yaml"
-        path.write_text(f"profiles:\n  local: {{root: {self.root / 'store'}}}\n")
+        path.write_text(f"profiles:\n  local: {{root: {self.root / 'store'}{self.settings}}}\n")
         return path
 
     @property

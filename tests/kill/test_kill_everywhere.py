@@ -45,19 +45,25 @@ def run_killed(config: Path | str, profile: str, rec_dir: Path, point: int) -> s
 
 
 def rows(data: DataInterface) -> dict[str, Any]:
-    """What the catalog says, without what no two runs have in common: times of registration, a directory's ETags."""
+    """What the catalog says, without what no two runs have in common: times of registration, ETags and how they were proven."""
     with data:
         recordings = data.list_recordings()
         modalities = data.list_modalities()
         return {
-            "recordings": [replace(row, registered_at=None, registered_by="") for row in recordings],
-            "modalities": [
-                replace(row, metadata={}, files=tuple(replace(file, etag=None, evidence="") for file in row.files))
-                for row in modalities
+            "recordings": [
+                replace(row, registered_at=None, registered_by="", auxiliary_files=without_etags(row.auxiliary_files))
+                for row in recordings
             ],
+            "modalities": [replace(row, metadata={}, files=without_etags(row.files)) for row in modalities],
             "participants": [replace(row, created_at=None) for row in data.list_participants()],
             "uploads": data.list_uploads(),
         }
+
+
+def without_etags(files: tuple[Any, ...]) -> tuple[Any, ...]:
+    """File rows without what differs with how often a file was sent; every one of them is proven."""
+    assert all(file.proven for file in files)
+    return tuple(replace(file, etag=None, evidence="") for file in files)
 
 
 def check_visible_is_whole(data: DataInterface) -> None:

@@ -49,7 +49,8 @@ def judge(
     if not beside or not look.known <= good:
         return Verdict()
     if look.moved.files:
-        return Verdict(reread=True)
+        # What is not in the bucket as it was is told at once, not when its turn has come.
+        return Verdict(reread=len(good) == len(rows))
     told = f" (read {look.read_at:%Y-%m-%d}; this disk keeps no change time)" if look.read_at else ""
     here, total = len(look.known), len(rows)
     if here < total:

@@ -52,7 +52,8 @@ class Surveyed:
     ``known``: digests of the files that were read before; None where something else has to be looked into by an ingest (a
     symlink, a directory that can't be read). ``unknown_bytes``: of files that were never read as they are. ``sidecars``:
     path and sha256. ``read_at``: the oldest reading that alone vouches for a file, of a disk that keeps no change times.
-    ``state``: changes with any file's size, times or inode; ``seen_at``: when that was seen, on the monotonic clock.
+    ``state``: changes with any file's size, times or inode; ``seen_at``: when all of that had been seen, on the monotonic
+    clock.
     """
 
     known: frozenset[bytes] | None = None
@@ -144,12 +145,11 @@ class _DoubtError(Exception):
 
 
 def _look(rec_dir: Path, cache: FilesCache, reread_after_s: float) -> Surveyed:
-    seen_at = time.monotonic()
     try:
         files = list(_files(str(rec_dir), "", ""))
         if len({path for path, _, _ in files}) < len(files):
             raise _DoubtError
-        return _judged(rec_dir, files, cache, reread_after_s, seen_at)
+        return _judged(rec_dir, files, cache, reread_after_s)
     except (OSError, RecursionError, _DoubtError):
         return Surveyed()
 
@@ -158,9 +158,7 @@ _Found = tuple[str, str, os.stat_result]
 """A file's path, how it is called below the recording on the disk, and what the disk says of it."""
 
 
-def _judged(
-    rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_after_s: float, seen_at: float
-) -> Surveyed:
+def _judged(rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_after_s: float) -> Surveyed:
     rec_id = rec_dir.absolute().name
     entries, now = cache.entries(rec_id), datetime.now(UTC)
     known: set[bytes] = set()
@@ -175,7 +173,8 @@ def _judged(
         if is_sidecar(path):
             beside.append((path, entry.sha256 if entry and entry.sha256 else _read(rec_dir, path, name, stat, cache)))
             continue
-        raw = raw or is_worker_dir(path.partition("/")[0])
+        above, below, _ = path.partition("/")
+        raw = raw or (bool(below) and is_worker_dir(above))
         if entry is not None and entry.sha256 is not None:
             known.add(file_digest(path, stat.st_size, entry.sha256))
             read_at += [entry.read_at] if entry.fingerprint.ctime_ns is None and entry.read_at else []
@@ -192,7 +191,7 @@ def _judged(
         tuple(beside),
         min(read_at, default=None),
         state_of((path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for path, _, stat in files),
-        seen_at,
+        time.monotonic(),
     )
 
 
