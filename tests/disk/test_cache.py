@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,10 +13,11 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -360,6 +362,18 @@ def test_threads(opened: Opened) -> None:
     assert len(opened().entries(REC)) == 400
 
 
+def test_after_a_fork_the_parents_connection_is_not_used(opened: Opened) -> None:
+    cache = opened()
+    cache.remember(REC, PATH, PRINT, SHA)
+    child = os.fork()
+    if child == 0:
+        cache.remember(REC, "child", PRINT, SHA)
+        cache.close()
+        os._exit(0 if cache.entries(REC) == {} else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert list(cache.entries(REC)) == [PATH]
+
+
 # --- damage ------------------------------------------------------------------------------------------------------------
 
 
@@ -441,6 +455,23 @@ def test_damage_that_is_met_by_a_write_loses_nothing_of_it(opened: Opened) -> No
         database.execute("DROP TABLE files")
     cache.remember(REC, PATH, PRINT, SHA)
     assert opened().entries(REC)[PATH][0].sha256 == SHA
+
+
+def test_a_file_that_another_process_began_anew_is_taken_up(opened: Opened) -> None:
+    first, second = opened(), opened()
+    second.remember(REC, PATH, PRINT, SHA)
+    shutil.rmtree(file_of(first).parent)
+    third = opened()
+    for name, cache in (("a", first), ("b", second)):
+        cache.remember(REC, name, PRINT, SHA)
+    assert set(third.entries(REC)) == {"a", "b"}
+
+
+def test_a_directory_that_is_taken_away_is_made_again(opened: Opened) -> None:
+    cache = opened()
+    shutil.rmtree(file_of(cache).parent)
+    cache.remember(REC, PATH, PRINT, SHA)
+    assert not cache.temporary and opened().entries(REC)
 
 
 def test_two_that_meet_the_same_damage_end_in_one_file(opened: Opened) -> None:
@@ -554,13 +585,36 @@ def test_where_nothing_can_be_written_it_is_in_memory(tmp_path: Path, opened: Op
     assert works_in_memory(opened(tmp_path / "\0"))
 
 
-def test_a_read_only_directory(tmp_path: Path, opened: Opened) -> None:
-    directory = tmp_path / "readonly"
-    directory.mkdir()
-    directory.chmod(0o555)
-    if os.access(directory, os.W_OK):
-        pytest.skip("root may write anywhere")
-    assert works_in_memory(opened(directory))
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As a user who may write what anyone may, where the tests run as root, who may write everything."""
+    mine = os.geteuid()
+    if mine == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
+def test_a_directory_and_a_file_that_may_only_be_read(opened: Opened) -> None:
+    with TemporaryDirectory() as directory:
+        path = Path(directory)
+        path.chmod(0o555)
+        with without_rights():
+            assert works_in_memory(opened(path))
+        assert list(path.iterdir()) == []
+        path.chmod(0o755)
+        cache = opened(path)
+        cache.remember(REC, PATH, PRINT, SHA)
+        cache.close()
+        for file in path.iterdir():
+            file.chmod(0o444)
+        path.chmod(0o555)
+        with without_rights():
+            assert works_in_memory(opened(path))
+        path.chmod(0o755)
+        assert opened(path).entries(REC)
 
 
 def test_a_directory_where_the_file_should_be(tmp_path: Path, opened: Opened) -> None:
