@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ursa import __version__
+from ursa.bucket.proof import CachedProofs, Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
 from ursa.catalog.tables import Author
@@ -19,6 +20,7 @@ from ursa.config import Config, Profile, Role, load_config
 from ursa.credentials import Credentials, CredentialsProvider, provider_for
 from ursa.disk.cache import FilesCache
 from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
+from ursa.names import disk_name
 from ursa.store import Store
 from ursa.store.conduct import KnownConduct
 from ursa.store.counting import RequestCounter
@@ -120,8 +122,7 @@ class Access:
     @cached_property
     def _files(self) -> FilesCache:
         """What this machine remembers of files, objects and servers."""
-        directory: Path | None = getattr(self.profile, "cache_dir", None)
-        return FilesCache.open(directory)
+        return FilesCache.open(self.profile.cache_dir)
 
     @cached_property
     def _raw(self) -> Store:
@@ -129,6 +130,17 @@ class Access:
 
     def _raw_for(self, stop: Stop) -> Store:
         return RetryingStore(self._raw, RetryPolicy(stopped=stop))
+
+    @cached_property
+    def _proofs(self) -> Proofs:
+        """What this machine has measured of the raw bucket's objects."""
+        return CachedProofs(self._files, self._place(self.profile.raw.bucket))
+
+    def _place(self, bucket: str) -> str:
+        """Which bucket of which server, or which directory: the same on every day."""
+        if self.profile.kind == "local":
+            return str(self._root / bucket)
+        return f"{self.profile.endpoint_url}/{bucket}"
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -142,7 +154,7 @@ class Access:
         return CatalogHome(
             store=RetryingStore(self._store(bucket, role), RetryPolicy()),
             assets_prefix=self.profile.assets.prefix,
-            base_uri=f"{self._root / bucket}/" if local else f"s3://{bucket}/",
+            base_uri=f"{disk_name(str(self._root / bucket))}/" if local else f"s3://{bucket}/",
             options=(dict) if local else (lambda: self._delta_options(role)),
             profile=self.profile.name,
             author=_author(),

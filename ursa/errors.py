@@ -6,8 +6,11 @@ next thing to type, and typed fields, so that a script need not parse messages.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
+
+_log = logging.getLogger("ursa")
 
 
 def named(names: Sequence[str], most: int = 20) -> str:
@@ -99,13 +102,14 @@ class ManifestNotFoundError(UrsaError):
 
 class RecordingExistsError(UrsaError):
     """The recording is registered already. ``rec_id``, ``recording_hash``: which. ``waiting``: manifests on this disk that
-    are not in the bucket yet, since they list files of a node whose half has not come.
+    are not in the bucket yet, since they list files of a node whose half has not come. ``told``: what a HAVE line adds.
     """
 
     exit_code = 5
     rec_id: str | None = None
     recording_hash: str | None = None
     waiting: tuple[str, ...] = ()
+    told: str = ""
 
 
 class RecordingNotFoundError(UrsaError):
@@ -161,6 +165,12 @@ class StorageError(UrsaError):
     unreachable: bool = False
 
 
+class UnknownOutcomeError(StorageError):
+    """A write may be there or not: its reply was lost, and the server did not tell for as long as was tried. Not retried
+    within a run, and no other outcome is told in its place.
+    """
+
+
 class LockHeldError(UrsaError):
     """Another run holds the lock. ``pid``, ``host``, ``since``: whose."""
 
@@ -183,7 +193,9 @@ class UnexpectedError(UrsaError):
 
 
 def unexpected(error: Exception, what: str) -> UnexpectedError:
-    """What nobody foresaw, as an error of ``what`` alone: others go on. Log the traceback where it is caught."""
+    """A bug of ours as an error of ``what`` alone, so that the rest goes on. The traceback goes to the log."""
+    if _log.hasHandlers():  # without one Python would print it on the terminal
+        _log.error("%s: unexpected", what, exc_info=error)
     return UnexpectedError(
         f"a bug in ursa: {what}: {type(error).__name__}: {str(error)[:400]}",
         hint="Please report it with the traceback, which `--log-file FILE` and `--verbose` show. `ursa show` tells whether"

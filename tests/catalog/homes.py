@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
 from ursa.catalog.metadata import WORKERS_KEY, workers_text
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
-from ursa.catalog.tables import Author, Change
+from ursa.catalog.tables import Author, CatalogTable, Change
 from ursa.credentials import Credentials
 from ursa.register.commit import Registration
 from ursa.store.counting import RequestCounter
@@ -106,3 +108,10 @@ def add_recordings(catalog: Catalog, rows: Sequence[RecordingRow]) -> None:
 def add_modalities(catalog: Catalog, rows: Sequence[ModalityRow]) -> None:
     """Append rows, as one commit."""
     catalog.modalities.compare_and_swap(lambda: Change(rows, None, "test"))
+
+
+def backdate(table: CatalogTable[Any], age: timedelta, glob: str = "**/*") -> None:
+    """Make the files of a table in a directory so much older than they are, for whoever lists them."""
+    for path in Path(table.uri).glob(glob):
+        moment = path.stat().st_mtime - age.total_seconds()
+        os.utime(path, (moment, moment))

@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
-from homes import Place, add_modalities, add_recordings, modality, rec_id, recording, recording_hash, registration
+from homes import (
+    Place,
+    add_modalities,
+    add_recordings,
+    backdate,
+    modality,
+    rec_id,
+    recording,
+    recording_hash,
+    registration,
+)
 
 from conftest import Buckets
 from ursa import DataInterface
@@ -25,7 +34,8 @@ from ursa.catalog.history import history
 from ursa.catalog.layout import SMALL_EVERY, DataFile, depth
 from ursa.catalog.metadata import REGISTERED_AT_KEY
 from ursa.catalog.rows import ModalityRow
-from ursa.catalog.tables import LostRaceError
+from ursa.catalog.tables import Change, LostRaceError
+from ursa.catalog.where import these_modalities
 from ursa.errors import StorageError, WritesNotEnabledError
 from ursa.register.commit import register
 
@@ -40,7 +50,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def stamped(number: int, age: timedelta, name: str = "eeg") -> ModalityRow:
-    """A modality that was registered so long ago."""
+    """A modality that says that it was registered so long ago."""
     return modality(number, name, metadata={REGISTERED_AT_KEY: (NOW - age).isoformat(timespec="seconds")})
 
 
@@ -75,6 +85,7 @@ def test_a_dry_run_writes_nothing(catalog: Catalog) -> None:
     register(catalog, registration(1))
     register(catalog, registration(2))
     add_modalities(catalog, [stamped(3, 2 * ORPHAN_AFTER)])
+    backdate(catalog.modalities, 2 * ORPHAN_AFTER)
     before = [item.operation_id for item in history(catalog)]
     result = compact(catalog, dry_run=True)
     assert result.dry_run
@@ -103,23 +114,6 @@ def test_depth() -> None:
     assert depth([]) == 0
 
 
-def test_only_files_of_old_versions_are_vacuumed(catalog: Catalog) -> None:
-    register(catalog, registration(1))
-    register(catalog, registration(2))
-    first = set(DeltaTable(catalog.recordings.uri).file_uris())
-    compact(catalog)
-    assert all(Path(path).exists() for path in first)
-    # Never committed by anybody, and more than 90 days old; and one that is younger.
-    for name, days in (("old", 91), ("young", 89)):
-        stray = Path(catalog.recordings.uri, f"part-{name}.parquet")
-        stray.write_bytes(b"x")
-        moment = (NOW - timedelta(days=days)).timestamp()
-        os.utime(stray, (moment, moment))
-    assert compact(catalog).tables[0].vacuumed == 1
-    assert sorted(path.name for path in Path(catalog.recordings.uri).glob("part-[oy]*")) == ["part-young.parquet"]
-    assert all(Path(path).exists() for path in first)
-
-
 def test_a_frozen_catalog_is_left_alone(catalog: Catalog) -> None:
     catalog.participants.set_frozen("catalog/v2")
     for dry_run in (True, False):
@@ -139,25 +133,52 @@ def test_it_needs_the_writing_role(home: Path) -> None:
 
 def test_what_dead_runs_left_is_removed_when_it_is_a_day_old(catalog: Catalog) -> None:
     register(catalog, registration(1, stamped(1, 9 * ORPHAN_AFTER)))
-    dead = [stamped(2, 2 * ORPHAN_AFTER), stamped(2, 2 * ORPHAN_AFTER, "mic")]
-    alive = [stamped(3, ORPHAN_AFTER / 2), modality(4)]
-    add_modalities(catalog, [*dead, *alive])
+    dead = [stamped(2, timedelta()), stamped(2, timedelta(), "mic")]
+    add_modalities(catalog, [*dead, modality(4)])
+    backdate(catalog.modalities, 2 * ORPHAN_AFTER)
+    # By a machine whose clock is years behind.
+    add_modalities(catalog, [stamped(3, 2000 * ORPHAN_AFTER)])
     assert list(compact(catalog).removed) == dead
     left = catalog.modalities.select("true", tail="ORDER BY rec_id")
     assert [row.rec_id for row in left] == [rec_id(1), rec_id(3), rec_id(4)]
     assert compact(catalog).removed == ()
 
 
+def test_a_row_that_was_written_again_is_young(catalog: Catalog) -> None:
+    """A run that counts on it does so; the removal must not take it from under its recording."""
+    add_modalities(catalog, [stamped(1, 9 * ORPHAN_AFTER)])
+    backdate(catalog.modalities, 2 * ORPHAN_AFTER)
+    again = stamped(1, 8 * ORPHAN_AFTER)
+    catalog.modalities.compare_and_swap(lambda: Change([again], these_modalities([again]), "test"))
+    assert compact(catalog).removed == ()
+
+
+@pytest.mark.parametrize("off", [timedelta(days=1826), timedelta(minutes=-16)])
+def test_with_another_clock_than_the_servers_nothing_is_removed(catalog: Catalog, off: timedelta) -> None:
+    for number in (1, 2):
+        register(catalog, registration(number, stamped(number, 9 * ORPHAN_AFTER)))
+    add_modalities(catalog, [stamped(3, 9 * ORPHAN_AFTER)])
+    backdate(catalog.modalities, 2 * ORPHAN_AFTER)
+    result = compact(catalog, clock=lambda: datetime.now(UTC) + off)
+    assert "this machine's clock is" in result.refused
+    assert result.removed == () and len(catalog.modalities.select("true")) == 3
+    # What needs no clock is done.
+    assert [item.files_after for item in result.tables] == [1, 1, 0]
+    assert [row.rec_id for row in compact(catalog).removed] == [rec_id(3)]
+
+
 def test_of_the_same_bytes_under_another_name(catalog: Catalog) -> None:
     add_recordings(catalog, [recording(1)])
     other = modality(1, rec_id=rec_id(2), metadata={REGISTERED_AT_KEY: "2020-01-01T00:00:00"})
     add_modalities(catalog, [stamped(1, 9 * ORPHAN_AFTER), other])
+    backdate(catalog.modalities, 2 * ORPHAN_AFTER)
     assert compact(catalog).removed == (other,)
     assert [row.rec_id for row in catalog.list_modalities()] == [rec_id(1)]
 
 
 def test_many_of_them(catalog: Catalog) -> None:
     add_modalities(catalog, [stamped(number, 2 * ORPHAN_AFTER) for number in range(250)])
+    backdate(catalog.modalities, 2 * ORPHAN_AFTER)
     register(catalog, registration(300))
     assert len(compact(catalog).removed) == 250
     assert catalog.modalities.select("true") == [modality(300)]
@@ -168,6 +189,7 @@ def test_a_run_that_commits_at_the_last_moment_keeps_its_rows(
 ) -> None:
     """Its recording arrives between the look and the commit, while somebody else makes the commit fail."""
     add_modalities(catalog, [stamped(1, 2 * ORPHAN_AFTER), stamped(2, 2 * ORPHAN_AFTER)])
+    backdate(catalog.modalities, 2 * ORPHAN_AFTER)
     other = Place(tmp_path).catalog()
     commit = catalog.modalities.commit
 

@@ -1,8 +1,8 @@
 """What do we know about this object? One rule, for whoever asks: a skip, Path B, reconstruct, rebuild, verify, download.
 
-A *measurement* is what somebody of us did: hashed the object's bytes, or those of a file whose ETag the object has; or
-what a server did that was seen to refuse a wrong checksum. A *claim* is what somebody states: a manifest, the object's own
-metadata (whoever wrote it), a row whose evidence is a claim. A claim proves nothing (``docs/decisions``).
+A *measurement*: ursa hashed the object's bytes, or those of a file whose ETag the object has; or a server that was seen to
+refuse a wrong checksum has checked ours. A *claim* is what is stated: by a manifest, by the object's own metadata (whoever
+wrote it), by a row whose evidence is a claim. A claim proves nothing (``docs/decisions/011-claims-and-measurements.md``).
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ursa.catalog.rows import FileRow
+from ursa.disk.cache import FilesCache
 from ursa.names import nfc
 from ursa.policies import Evidence
 from ursa.store import ObjectInfo, PreconditionFailedError, Store
+from ursa.transfer.digest import Digest
 
 Progress = Callable[[int], object]
 # A HEAD for the server's own checksum costs as much as reading an object of this size.
 _WORTH_ASKING_BYTES = 1 << 20
 _ATTEMPTS = 3
+
+
+def _ignored(_count: int) -> None:
+    """Progress that is not followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,22 @@ class NoProofs:
         """Nothing."""
 
 
+class CachedProofs:
+    """In the files cache. ``store``: which bucket of which server, or which directory."""
+
+    def __init__(self, cache: FilesCache, store: str) -> None:
+        self._cache = cache
+        self._store = store
+
+    def recall(self, info: ObjectInfo) -> str | None:
+        """As it was measured."""
+        return self._cache.proof(self._store, info.key, info.size_bytes, info.etag)
+
+    def record(self, info: ObjectInfo, sha256: str) -> None:
+        """Keep it."""
+        self._cache.prove(self._store, info.key, info.size_bytes, info.etag, sha256)
+
+
 def from_row(row: FileRow | None, info: ObjectInfo) -> Proof | None:
     """What a row proves of the object that is listed now: its key, size and ETag are those that were measured."""
     if row is None or not row.proven or row.sha256 is None or row.etag != info.etag:
@@ -62,10 +84,10 @@ def from_row(row: FileRow | None, info: ObjectInfo) -> Proof | None:
     return Proof(info, row.sha256, row.evidence)
 
 
-def from_etags(info: ObjectInfo, size_bytes: int, sha256: str, etags: frozenset[str] = frozenset()) -> Proof | None:
+def from_etags(info: ObjectInfo, local: Digest) -> Proof | None:
     """What an ETag proves: it is the one that bytes which we hashed must have (a directory's ETags are sha256s)."""
-    if info.size_bytes == size_bytes and (info.etag in etags or info.etag == sha256):
-        return Proof(info, sha256, Evidence.ETAG)
+    if info.size_bytes == local.size_bytes and (info.etag in local.etags or info.etag == local.sha256):
+        return Proof(info, local.sha256, Evidence.ETAG)
     return None
 
 
@@ -77,8 +99,23 @@ def known(info: ObjectInfo, row: FileRow | None, proofs: Proofs) -> Proof | None
     return proof
 
 
+def holds(store: Store, info: ObjectInfo, local: Digest, proofs: Proofs, progress: Progress = _ignored) -> Proof | None:
+    """The proof that an object holds bytes of which we know the digest; None where it holds others.
+
+    The cheapest first: what was measured before, the ETag, at last the object. Raises as ``measure_now``.
+    """
+    if info.size_bytes != local.size_bytes:
+        return None
+    proof = known(info, None, proofs) or from_etags(info, local)
+    if proof is None:
+        proof = measure_now(store, info, proofs, progress)
+    elif proof.evidence is Evidence.ETAG:
+        proofs.record(info, proof.sha256)
+    return proof if proof.sha256 == local.sha256 else None
+
+
 def measure(
-    store: Store, info: ObjectInfo, proofs: Proofs, progress: Progress = lambda _count: None, *, read: bool = False
+    store: Store, info: ObjectInfo, proofs: Proofs, progress: Progress = _ignored, *, read: bool = False
 ) -> Proof:
     """Measure an object: by the server's own checksum of the whole of it, where there is one that counts, else by reading.
 
@@ -100,7 +137,7 @@ def measure(
 
 
 def measure_now(
-    store: Store, info: ObjectInfo, proofs: Proofs, progress: Progress = lambda _count: None, *, read: bool = False
+    store: Store, info: ObjectInfo, proofs: Proofs, progress: Progress = _ignored, *, read: bool = False
 ) -> Proof:
     """As ``measure``, of whatever the object is now: one that was replaced meanwhile is looked at anew, a few times."""
     for attempt in range(_ATTEMPTS):
@@ -113,7 +150,7 @@ def measure_now(
     raise AssertionError("unreachable")
 
 
-def object_sha256(store: Store, info: ObjectInfo, progress: Progress = lambda _count: None) -> str:
+def object_sha256(store: Store, info: ObjectInfo, progress: Progress = _ignored) -> str:
     """The sha256 of an object, read whole, being ``info`` from the first block to the last.
 
     ``progress`` gets the size of each block; what it raises stops the reading.

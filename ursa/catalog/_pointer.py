@@ -19,6 +19,17 @@ from ursa.store import NotFoundError, Store
 POINTER_NAME = "ACTIVE.json"
 FIRST_PREFIX = "catalog/v1"
 _VERSION = 1
+_RELATIVE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+
+def is_catalog_prefix(prefix: object) -> bool:
+    """Whether it is ``catalog/v<digits>``: nothing below any other prefix is ever deleted."""
+    return isinstance(prefix, str) and re.fullmatch(r"catalog/v[0-9]+", prefix) is not None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two prefixes are the same, or one lies within the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +62,14 @@ def read_pointer(store: Store, assets_prefix: str) -> Pointer | None:
         raise _broken(store, key, "it is not a pointer") from None
     if version != _VERSION:
         raise _broken(store, key, f"its schema_version is {version!r}, this ursa knows {_VERSION}; upgrade ursa")
-    if not isinstance(prefix, str) or not re.fullmatch(
-        r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", prefix
-    ):
-        raise _broken(store, key, "its prefix is not a relative path")
+    for name, path in (("prefix", prefix), ("previous", prefix if previous is None else previous)):
+        if not isinstance(path, str) or not _RELATIVE.fullmatch(path):
+            raise _broken(store, key, f"its {name} is not a relative path")
     return Pointer(
         prefix,
         str(content.get("activated_at")),
         str(content.get("activated_by")),
-        previous if isinstance(previous, str) else None,
+        previous,
         info.etag,
         content.get("back") is True,
     )

@@ -22,17 +22,18 @@ class Author:
 
 
 def commit_properties(
-    author: Author, operation: str, op_id: str, *, rows: int = 0, operation_id: str = "", retries: int | None = 0
+    author: Author, operation: str, op_id: str, *, rows: int = 0, operation_id: str = "", attempt: int = 1
 ) -> CommitProperties:
     """What a commit says of itself.
 
     Args:
-        op_id: random, this commit's own: a lost reply is recognised by it.
+        op_id: random, the same for all attempts at this commit: one whose reply was lost is recognised by it.
         operation_id: the same for all commits of one operation; "" where this is its only one.
-        retries: None lets Delta rebase, which is right for what changes no row.
+        attempt: counts from 1: each may have decided other rows.
     """
     about = {
         "ursa_op_id": op_id,
+        "ursa_attempt": str(attempt),
         "ursa_operation_id": operation_id or op_id,
         "ursa_operation": operation,
         "ursa_who": author.who,
@@ -40,6 +41,5 @@ def commit_properties(
         "ursa_version": author.version,
         "ursa_rows": str(rows),
     }
-    if retries is None:
-        return CommitProperties(custom_metadata=about)
-    return CommitProperties(max_commit_retries=retries, custom_metadata=about)
+    # Delta's own retries rebase onto a table that nobody looked at.
+    return CommitProperties(max_commit_retries=0, custom_metadata=about)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ursa.catalog.author import commit_properties
 from ursa.catalog.catalog import Catalog, frozen_error
 from ursa.catalog.layout import MIB, DataFile, depth
 from ursa.catalog.metadata import REGISTERED_AT_KEY
+from ursa.catalog.retention import SETTLED, CleanUpRefusedError, Clock, local_time
 from ursa.catalog.rows import ModalityRow
 from ursa.catalog.tables import CatalogTable, Change, FrozenError, LostRaceError
-from ursa.catalog.where import these_modalities
+from ursa.catalog.where import by_rec_id, these_modalities
 from ursa.catalog.words import words
 from ursa.errors import StorageError
 
-ORPHAN_AFTER = timedelta(days=1)
+ORPHAN_AFTER = SETTLED
 """A modality row without a recording is younger where its run may be alive."""
 # Sorting writes all of a table anew, merging only its small files. Neighbours share the day between them.
 _SORTED_DEPTH = 3
@@ -30,10 +30,14 @@ _SORT_MEMORY = 1024 * MIB
 _REMOVED_AT_ONCE = 100
 
 
+_Identity = tuple[str, str, str, str, str]
+_Tries = list[tuple[Change[ModalityRow], list[ModalityRow]]]
+
+
 @dataclass(frozen=True, slots=True)
 class TableCompaction:
     """What was done to a table (or would be): data files before and after, ``sorted`` or only merged; ``vacuumed``:
-    files that only versions past the retention have.
+    data files that only versions past the retention have, by the server's clock.
     """
 
     table: str
@@ -47,20 +51,25 @@ class TableCompaction:
 
 @dataclass(frozen=True, slots=True)
 class CompactResult:
-    """What a compaction did, or with ``dry_run`` would do. ``removed``: modality rows that had no recording."""
+    """What a compaction did, or with ``dry_run`` would do. ``removed``: modality rows that had no recording. ``refused``: why
+    nothing was deleted by its age, such as this machine's clock being another than the server's; "" where it was not.
+    """
 
     tables: tuple[TableCompaction, ...]
     removed: tuple[ModalityRow, ...]
     dry_run: bool
+    refused: str = ""
 
 
-def compact(catalog: Catalog, *, dry_run: bool = False, now: datetime | None = None) -> CompactResult:
+def compact(catalog: Catalog, *, dry_run: bool = False, clock: Clock = local_time) -> CompactResult:
     """Compact the three tables. Others may read and write meanwhile; killed, it is begun again.
+
+    Args:
+        clock: this machine's; it is only compared with the server's, by which all that is deleted by its age is judged.
 
     Raises:
         StorageError: a rebuild has frozen the catalog, or the server fails. What was done stays done, and is whole.
     """
-    now = now or datetime.now(UTC)
     tables: tuple[CatalogTable[Any], ...] = (catalog.recordings, catalog.modalities, catalog.participants)
     with catalog.lock:
         catalog.refresh()
@@ -69,24 +78,40 @@ def compact(catalog: Catalog, *, dry_run: bool = False, now: datetime | None = N
             if table.frozen:
                 raise frozen_error(table.frozen)
         operation_id = uuid.uuid4().hex
-        removed = _orphans(catalog, now) if dry_run else _remove_orphans(catalog, now, operation_id)
-        done = tuple(_compact(table, operation_id, dry_run) for table in tables)
-    return CompactResult(done, tuple(removed), dry_run)
+        refused: list[str] = []
+        removed: list[ModalityRow] = []
+        with _noting(refused):
+            if dry_run:
+                removed += _orphans(catalog, clock)
+            else:
+                _remove_orphans(catalog, clock, operation_id, removed)
+        done = tuple(_compact(table, operation_id, dry_run, clock, refused) for table in tables)
+    return CompactResult(done, tuple(removed), dry_run, next(iter(refused), ""))
 
 
-def _compact(table: CatalogTable[Any], operation_id: str, dry_run: bool) -> TableCompaction:
+@contextlib.contextmanager
+def _noting(refused: list[str]) -> Iterator[None]:
+    """Go on without what is refused."""
+    try:
+        yield
+    except CleanUpRefusedError as error:
+        refused.append(str(error))
+
+
+def _compact(
+    table: CatalogTable[Any], operation_id: str, dry_run: bool, clock: Clock, refused: list[str]
+) -> TableCompaction:
     before = table.files()
     sort = depth([file for file in before if file.size_bytes >= table.layout.small_bytes]) > _SORTED_DEPTH
+    vacuumed = 0
     if not dry_run:
         sort = _merge_or_sort(table, operation_id)
-    with words(table.uri, "compact"):
-        if not dry_run:
+        with words(table.uri, "checkpoint"):
             table.delta.create_checkpoint()
-        vacuumed = _vacuum(table, operation_id, dry_run)
-    if not dry_run:
-        table.forget_old_versions()
     after = before if dry_run else table.files()
-    return TableCompaction(table.kind.name, len(before), len(after), _size(before), _size(after), sort, len(vacuumed))
+    with _noting(refused):
+        vacuumed = table.clean_up(clock, dry_run=dry_run)
+    return TableCompaction(table.kind.name, len(before), len(after), _size(before), _size(after), sort, vacuumed)
 
 
 def _merge_or_sort(table: CatalogTable[Any], operation_id: str) -> bool:
@@ -118,59 +143,59 @@ def _until_nobody_commits(table: CatalogTable[Any], action: Callable[[], None]) 
     )
 
 
-def _vacuum(table: CatalogTable[Any], operation_id: str, dry_run: bool) -> list[str]:
-    """Delete files that no version within the table's own retention (90 days) needs, and those that no version ever
-    did.
-    """
-    found: list[str] = table.delta.vacuum(
-        dry_run=dry_run,
-        full=True,
-        commit_properties=commit_properties(
-            table.author, "vacuum", uuid.uuid4().hex, operation_id=operation_id, retries=None
-        ),
-    )
-    table.refresh()
-    return found
-
-
 def _size(files: Iterable[DataFile]) -> int:
     return sum(file.size_bytes for file in files)
 
 
-def _orphans(catalog: Catalog, now: datetime) -> list[ModalityRow]:
-    """Modality rows that have no recording and are old enough, as of the last refresh; oldest rec_id first."""
+def _orphans(catalog: Catalog, clock: Clock) -> list[ModalityRow]:
+    """Modality rows that have no recording and are old enough, as of the last refresh; oldest rec_id first.
+
+    Old enough is a row that was in the table, the same and registered at the same time, in its newest version of more
+    than a day ago. Whose clock wrote that time does not matter. Raises ``CleanUpRefusedError``.
+    """
     rows = catalog.modalities.select(
         "NOT EXISTS (SELECT 1 FROM recordings WHERE recordings.rec_id = modalities.rec_id"
         " AND recordings.recording_hash = modalities.recording_hash)",
         also={"recordings": catalog.recordings},
         tail="ORDER BY rec_id, modality, worker_id",
     )
-    return [row for row in rows if _age(row, now) > ORPHAN_AFTER]
+    # A row that does not say when it was registered may be written again by a run that counts on it, and look the same.
+    rows = [row for row in rows if row.metadata.get(REGISTERED_AT_KEY)]
+    there = _a_day_ago(catalog.modalities, rows, clock) if rows else set()
+    return [row for row in rows if _identity(row) in there]
 
 
-def _age(row: ModalityRow, now: datetime) -> timedelta:
-    """How long ago its files were proven; none at all where the row does not say so."""
-    try:
-        moment = datetime.fromisoformat(row.metadata[REGISTERED_AT_KEY])
-    except (KeyError, ValueError):
-        return timedelta()
-    return now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+def _a_day_ago(table: CatalogTable[ModalityRow], rows: Iterable[ModalityRow], clock: Clock) -> set[_Identity]:
+    """Which rows of these recordings the table had then."""
+    version = table.listed(clock, "_delta_log/").newest_settled(ORPHAN_AFTER)
+    if version is None:
+        return set()
+    condition = by_rec_id({row.rec_id for row in rows})
+    then = table.run(f"SELECT * FROM modalities WHERE {condition}", {"modalities": table.at(version)})
+    return {_identity(row) for row in table.kind.rows(then)}
 
 
-def _remove_orphans(catalog: Catalog, now: datetime, operation_id: str) -> list[ModalityRow]:
-    """Remove them by compare-and-swap, looked for again in fresh recordings before each commit."""
-    removed: list[ModalityRow] = []
+def _identity(row: ModalityRow) -> _Identity:
+    return row.rec_id, row.recording_hash, row.modality, row.worker_id, row.metadata.get(REGISTERED_AT_KEY, "")
+
+
+def _remove_orphans(catalog: Catalog, clock: Clock, operation_id: str, removed: list[ModalityRow]) -> None:
+    """Remove them by compare-and-swap, looked for again in fresh recordings before each commit; tells ``removed``."""
     while True:
-        batch: list[ModalityRow] = []
+        tries: _Tries = []
 
-        def decide(batch: list[ModalityRow] = batch) -> Change[ModalityRow] | None:
+        def decide(tries: _Tries = tries) -> Change[ModalityRow] | None:
             catalog.recordings.refresh()
-            batch[:] = _orphans(catalog, now)[:_REMOVED_AT_ONCE]
-            return Change((), these_modalities(batch), "compact", operation_id) if batch else None
+            batch = _orphans(catalog, clock)[:_REMOVED_AT_ONCE]
+            if not batch:
+                return None
+            tries.append((Change((), these_modalities(batch), "compact", operation_id), batch))
+            return tries[-1][0]
 
         try:
-            if not catalog.modalities.compare_and_swap(decide):
-                return removed
+            landed = catalog.modalities.compare_and_swap(decide)
         except FrozenError as error:
             raise frozen_error(str(error)) from None
-        removed += batch
+        if landed is None:
+            return
+        removed += next(batch for change, batch in tries if change is landed)

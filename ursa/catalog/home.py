@@ -23,6 +23,7 @@ class CatalogHome:
 
     ``base_uri``: what deltalake puts before a key, ``s3://bucket/`` or a directory. ``options``: deltalake's storage
     options, secrets included, made when needed and held in memory only. ``create``: make a catalog on first use.
+    ``clean_up``: as of ``TableFiles``.
     """
 
     store: Store
@@ -32,14 +33,15 @@ class CatalogHome:
     profile: str
     author: Author
     create: bool
+    clean_up: Callable[[str], object] = str
 
     def table_uri(self, prefix: str, name: str) -> str:
         """The URI of a table of the catalog under ``prefix``."""
         return f"{self.base_uri}{self.assets_prefix}{prefix}/{name}"
 
     def table_files(self, prefix: str, name: str) -> TableFiles:
-        """The data files of a table of the catalog under ``prefix``."""
-        return TableFiles(self.store, f"{self.assets_prefix}{prefix}/{name}/")
+        """The files of a table of the catalog under ``prefix``."""
+        return TableFiles(self.store, f"{self.assets_prefix}{prefix}/{name}/", self.clean_up)
 
     def pointer(self) -> Pointer:
         """The live catalog. Raises ``ConfigError`` where there is none and none may be made."""

@@ -21,6 +21,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from ursa.catalog.layout import DataFile
+from ursa.names import disk_name
 from ursa.store import NotFoundError, Store
 
 _SIDE_BY_SIDE = 8
@@ -28,10 +29,13 @@ _SIDE_BY_SIDE = 8
 
 @dataclass(frozen=True, slots=True)
 class TableFiles:
-    """A table's data files as objects: ``prefix`` is the table's, and ends in a slash."""
+    """A table's files as objects: ``prefix`` is the table's, and ends in a slash. ``clean_up``: told of each deletion by
+    age, "" or why it was refused.
+    """
 
     store: Store
     prefix: str
+    clean_up: Callable[[str], object] = str
 
     def has_version(self, version: int) -> bool:
         """Whether the log has this commit. Raises ``StorageError``."""
@@ -41,11 +45,15 @@ class TableFiles:
             return False
         return True
 
+    def read(self, name: str) -> bytes:
+        """A file's content. Raises ``StorageError``."""
+        return self.store.read(self.prefix + name)[0]
+
     def fetch(self, names: Iterable[str], to: Path) -> None:
         """Copy files to a directory. Raises ``StorageError``."""
 
         def one(name: str) -> None:
-            (to / name).write_bytes(self.store.read(self.prefix + name)[0])
+            (to / name).write_bytes(self.read(name))
 
         self._all(one, names)
 
@@ -59,7 +67,7 @@ class TableFiles:
         self._all(one, names)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files that no commit names. Raises ``StorageError``."""
+        """Delete files that no commit within the retention names. Raises ``StorageError``."""
         self._all(lambda name: self.store.delete(self.prefix + name), names)
 
     @staticmethod
@@ -95,10 +103,10 @@ def rewrite(
         StorageError: the server failed. DeltaError, OSError: the copy did. Nothing is committed.
     """
     with tempfile.TemporaryDirectory(prefix="ursa-compact-") as directory:
-        copy = Path(directory)
+        copy, uri = Path(directory), disk_name(directory)
         where.fetch([file.path for file in files], copy)
-        create_table_with_add_actions(str(copy), schema, [_known(file) for file in files])
-        optimize(DeltaTable(str(copy)))
+        create_table_with_add_actions(uri, schema, [_known(file) for file in files])
+        optimize(DeltaTable(uri))
         rewritten = _read_log(copy, {file.path: file for file in files})
         where.put(rewritten.names, copy)
     return rewritten
@@ -110,7 +118,7 @@ def _known(file: DataFile) -> AddAction:
 
 def _read_log(copy: Path, old: dict[str, DataFile]) -> Rewritten:
     """What the copy's commits after its creation added and removed."""
-    lines = [line for path in sorted((copy / "_delta_log").glob("*.json")) for line in path.read_text().splitlines()]
+    lines = [line for path in sorted((copy / "_delta_log").glob("*.json")) for line in path.read_bytes().splitlines()]
     entries = [json.loads(line) for line in lines]
     gone = {entry["remove"]["path"] for entry in entries if "remove" in entry}
     now = int(time.time() * 1000)

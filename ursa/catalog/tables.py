@@ -7,11 +7,12 @@ makes ours fail, and we refresh, look and decide again (``docs/decisions/001-com
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from deltalake import DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
@@ -22,19 +23,21 @@ from ursa.catalog.author import Author as Author  # where others import it from
 from ursa.catalog.author import commit_properties
 from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile, overlapping
 from ursa.catalog.reading import FROZEN_KEY, SCHEMA_KEY, OpenTable
+from ursa.catalog.retention import RETENTION_DAYS as RETENTION_DAYS
+from ursa.catalog.retention import CleanUpRefusedError, Clock, Listed, clean_up, list_table, local_time
 from ursa.catalog.rewrite import TableFiles, rewrite
 from ursa.catalog.rows import SCHEMA_VERSION
 from ursa.catalog.words import one_line, words
-from ursa.errors import StorageError, UrsaError
+from ursa.errors import StorageError, UnknownOutcomeError, UrsaError
 
 Row = TypeVar("Row")
 
-RETENTION_DAYS = 90
-"""How far back `undo` and `history` reach."""
 _CONFIGURATION = {
     "delta.logRetentionDuration": f"interval {RETENTION_DAYS} days",
     "delta.deletedFileRetentionDuration": f"interval {RETENTION_DAYS} days",
     "delta.checkpointInterval": "10",
+    # By this machine's clock, which may be wrong: ``ursa.catalog.retention`` goes by the server's.
+    "delta.enableExpiredLogCleanup": "false",
     SCHEMA_KEY: str(SCHEMA_VERSION),
 }
 # By default every commit lists the whole log to see what is too old, and it has 90 days of them: see ``_maintain``.
@@ -45,7 +48,13 @@ _OTHER_FAILURES = 3
 
 
 class LostRaceError(Exception):
-    """Another commit came in between: look again, decide again."""
+    """Another commit came in between: look again, decide again. ``through``: the version up to which our own commit was
+    looked for, and is not there; None where nobody looked.
+    """
+
+    def __init__(self, through: int | None = None) -> None:
+        super().__init__()
+        self.through = through
 
 
 class FrozenError(Exception):
@@ -57,13 +66,16 @@ class Change(Generic[Row]):
     """Rows to write; ``replacing`` is the SQL predicate of the rows that they replace, None to append.
 
     ``operation``: what is done, in a word for the history. ``operation_id``: the same for all commits of one
-    registration, so that the history shows them as one; "" where it has but this commit.
+    registration, so that the history shows them as one; "" where it has but this commit. ``op_id`` and ``attempt`` are
+    what the commit is known again by where its reply is lost; ``compare_and_swap`` sets them.
     """
 
     rows: Sequence[Row]
     replacing: str | None
     operation: str
     operation_id: str = ""
+    op_id: str = ""
+    attempt: int = 1
 
 
 class CatalogTable(OpenTable[Row]):
@@ -127,48 +139,59 @@ class CatalogTable(OpenTable[Row]):
                 {FROZEN_KEY: prefix or ""},
                 raise_if_not_exists=False,
                 commit_properties=commit_properties(self.author, operation, uuid.uuid4().hex),
+                post_commithook_properties=_HOOKS,
             )
         self.refresh()
 
-    def compare_and_swap(self, decide: Callable[[], Change[Row] | None]) -> bool:
+    def compare_and_swap(self, decide: Callable[[], Change[Row] | None]) -> Change[Row] | None:
         """Decide, commit; after a lost race refresh and do both again. ``decide`` queries this table and returns what to
-        write, or None for nothing. What it raises ends the attempt. Returns whether something was written.
+        write, or None for nothing. What it raises ends the attempt. Returns the very change that is in the table now,
+        which may be an earlier one than the last that was decided, or None.
 
         The snapshot at hand serves the first attempt: a commit on a stale one fails. A decision that ends without a
         commit is made again on a fresh one, since nothing else would notice.
 
         Raises:
             FrozenError: a rebuild has frozen the table. Writers go through ``Catalog.write``, which follows it.
+            UnknownOutcomeError: a commit's reply was lost, and the server does not tell whether it is there.
             StorageError: the server fails, or other writers are always faster.
         """
         started = time.monotonic()
-        attempt = failures = 0
-        fresh = False
+        op_id, tries, looked, failures = uuid.uuid4().hex, list[Change[Row]](), self.version, 0
         while True:
-            if attempt or failures:
-                self.refresh()
-                fresh = True
+            if tries:
+                # Nothing is decided anew before it is known that none of ours is there: a PUT may be late, not lost.
+                landed = self._find(op_id, looked)
+                if landed is not None:
+                    return self._written(tries[landed - 1])
+                looked = self.version
             self._refuse_frozen()
-            change = self._decided(decide, fresh)
+            change = self._decided(decide, fresh=bool(tries))
             if change is None:
-                return False
+                return None
+            tries.append(change)
+            looked = self.version
             try:
-                self.commit(change)
-            except LostRaceError:
-                attempt += 1
+                self.commit(replace(change, op_id=op_id, attempt=len(tries)))
+                return self._written(change)
+            except LostRaceError as lost:
+                looked = lost.through or looked
+            except UnknownOutcomeError:
+                raise
             except StorageError:
                 failures += 1
                 if failures >= _OTHER_FAILURES:
                     raise
-            else:
-                self._maintain()
-                return True
             if time.monotonic() - started > _GIVE_UP_AFTER_S:
                 raise StorageError(
-                    f"can't write {self.uri}: other writers were faster {attempt} times in a row",
+                    f"can't write {self.uri}: other writers were faster {len(tries)} times in a row",
                     hint="Nothing of this was written. Run the same command again.",
                 )
-            time.sleep(random.uniform(0, min(0.05 * 2 ** min(attempt, 5), 1.0) + 0.5 * failures))
+            time.sleep(random.uniform(0, min(0.05 * 2 ** min(len(tries), 5), 1.0) + 0.5 * failures))
+
+    def _written(self, change: Change[Row]) -> Change[Row]:
+        self._maintain()
+        return change
 
     def _decided(self, decide: Callable[[], Change[Row] | None], fresh: bool) -> Change[Row] | None:
         try:
@@ -195,10 +218,17 @@ class CatalogTable(OpenTable[Row]):
             StorageError: it failed for another reason.
         """
         self.refuse_dated()
-        op_id, count = uuid.uuid4().hex, len(change.rows)
-        about = commit_properties(self.author, change.operation, op_id, rows=count, operation_id=change.operation_id)
+        op_id, count = change.op_id or uuid.uuid4().hex, len(change.rows)
+        about = commit_properties(
+            self.author,
+            change.operation,
+            op_id,
+            rows=count,
+            operation_id=change.operation_id,
+            attempt=change.attempt,
+        )
         rows = self.kind.table(change.rows)
-        with self.committing(op_id):
+        with self.committing(op_id, change.attempt):
             if change.replacing is None:
                 write_deltalake(
                     self._table,
@@ -227,47 +257,80 @@ class CatalogTable(OpenTable[Row]):
                 )
 
     @contextlib.contextmanager
-    def committing(self, op_id: str) -> Iterator[None]:
-        """Around a commit that carries ``op_id`` and no retries.
+    def committing(self, op_id: str, attempt: int = 1) -> Iterator[None]:
+        """Around a commit that carries ``op_id`` and ``attempt`` and no retries.
 
         Raises:
             LostRaceError: somebody has committed since the version that we saw.
+            UnknownOutcomeError: it failed, and the server does not tell whether it is there.
             StorageError: it failed for another reason, and is not there.
         """
         before = self.version
         try:
             yield
-        except (DeltaError, OSError) as error:
+        except Exception as error:
             # A lost reply is not a lost race: our commit may be there all the same.
-            self.refresh()
-            if self._has_operation(op_id, before):
+            landed = self._find(op_id, before)
+            if landed == attempt:
                 return
-            if isinstance(error, CommitFailedError):
+            if landed is not None:
                 raise LostRaceError from None
+            if isinstance(error, CommitFailedError) and self.version > before:
+                raise LostRaceError(self.version) from None
+            # DataFusion's errors have no class of their own on the Python side.
+            if not isinstance(error, DeltaError | OSError) and type(error) is not Exception:
+                raise
             raise StorageError(f"can't write {self.uri}: {one_line(error)}", operation="commit") from error
+
+    def _find(self, op_id: str, since: int) -> int | None:
+        """Refresh, and look for a commit of this operation after the version ``since``: which attempt it was, or None.
+
+        Raises ``UnknownOutcomeError`` where the server does not answer that for as long as a retry may take.
+        """
+        deadline = time.monotonic() + _GIVE_UP_AFTER_S
+        for turn in itertools.count():
+            try:
+                self.refresh()
+                newer = self.version - since
+                entries = self.history(newer + 1) if newer > 0 else []
+                return next((int(e.get("ursa_attempt") or 1) for e in entries if e.get("ursa_op_id") == op_id), None)
+            except UrsaError as error:
+                if time.monotonic() > deadline:
+                    raise UnknownOutcomeError(
+                        f"not known whether this was registered; the same command finds out ({error.message})",
+                        hint="Run the same command again when the server answers (`ursa doctor`): what is registered is"
+                        " found, and nothing is registered twice.",
+                        operation="commit",
+                    ) from error
+            time.sleep(random.uniform(0.5, 1.0) * min(0.2 * 2 ** min(turn, 6), 10.0))
+        raise AssertionError
 
     def _rewriter(self, rows: Any) -> WriterProperties:
         """For a commit that writes anew the files that ``rows`` go to, or any where there are none."""
         near = overlapping(self.files(), rows.column(self.layout.key).to_pylist())
         return self.layout.writer(sum(file.rows for file in near))
 
-    def _has_operation(self, op_id: str, since_version: int) -> bool:
-        newer = self.version - since_version
-        return newer > 0 and any(entry.get("ursa_op_id") == op_id for entry in self._table.history(newer + 1))
-
     def _maintain(self) -> None:
         """Merge small files now and then; that it fails is no error (somebody else does, or the next writer)."""
         if self.version and self.version % SMALL_EVERY == 0:
             seldom = self.version % BIG_EVERY == 0
-            with contextlib.suppress(LostRaceError, UrsaError):
+            with contextlib.suppress(LostRaceError, CleanUpRefusedError, UrsaError):
                 self.merge_files(self.layout.big_bytes if seldom else self.layout.often_bytes)
                 if seldom:
-                    self.forget_old_versions()
+                    self.clean_up()
 
-    def forget_old_versions(self) -> None:
-        """Delete the log of versions that are past the retention."""
-        with words(self.uri, "clean the log of"):
-            self._table.cleanup_metadata()
+    def listed(self, clock: Clock = local_time, below: str = "") -> Listed:
+        """The table's objects by the server's clock, as ``retention.list_table`` says and raises."""
+        if self._objects is None:
+            raise CleanUpRefusedError(f"{self.uri} is open without its store")
+        return list_table(self._objects.store, self._objects.prefix, clock, below)
+
+    def clean_up(self, clock: Clock = local_time, *, dry_run: bool = False) -> int:
+        """Delete what only versions past the retention need, of data and of the log; returns how many data files.
+
+        Raises ``CleanUpRefusedError`` where there is no clock to go by, and ``StorageError``.
+        """
+        return clean_up(self, self._objects, clock, dry_run=dry_run) if self._objects else 0
 
     def tidy(self) -> None:
         """Merge small files where there are some, and write a checkpoint: who opens the table reads each commit since

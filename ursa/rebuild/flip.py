@@ -119,7 +119,10 @@ def release(home: CatalogHome, old: Catalog, prefix: str | None, operation: str 
 
 
 def abort(home: CatalogHome) -> str | None:
-    """Give up the rebuild that is under way: thaw the live catalog, delete what was filled. Returns its prefix."""
+    """Give up the rebuild that is under way: thaw the live catalog, delete what was filled. Returns its prefix.
+
+    Raises ``StorageError`` where its state names what must not be deleted. Then nothing was changed.
+    """
     state = State(home.store, home.assets_prefix)
     started = state.started()
     old = EarlyCatalog.open(home)
@@ -127,6 +130,8 @@ def abort(home: CatalogHome) -> str | None:
         # Killed between the flip and its own end: there is nothing to give up.
         state.end(started.prefix)
         return None
+    if started is not None:
+        state.refuse_in_use(started.prefix, old.pointer)
     try:
         if started is not None:
             # Before the pointer is touched: a flip has read it before it saw that the rebuild is still under way.

@@ -82,7 +82,7 @@ class Reading:
     def united(self, row: RecordingRow) -> RecordingRow:
         """The row that ``manifest.json`` makes, merged with the halves as their registrations would have been."""
         for half in self.halves:
-            alone = Contents(self.bucket.rec_id, half.manifest, half.times, {}, {})
+            alone = Contents(self.bucket.rec_id, half.manifest, half.times, {}, ())
             row = merged(row, alone.recording(row.recording_hash))
         return row
 

@@ -164,6 +164,7 @@ def _begin(run: _Run) -> Started:
         run.state.end(started.prefix)
         started = None
     if started is not None:
+        run.state.refuse_in_use(started.prefix, run.old.pointer)
         run.resumed = f"{started.started_at} by {started.started_by}"
     return started or run.state.start(run.old.pointer.prefix, run.site.home.author.by)
 

@@ -8,6 +8,7 @@ from, so that the last catch-up finds what has changed since.
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +16,15 @@ from datetime import UTC, datetime
 
 import orjson
 
+from ursa.catalog._pointer import POINTER_NAME, Pointer, is_catalog_prefix, overlap, read_pointer
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.errors import StorageError
 from ursa.rebuild.derive import Derived
 from ursa.store import NotFoundError, PreconditionFailedError, Store
 
 STATE_NAME = "REBUILD.json"
+_OUTCOMES = ("made", "left", "lost")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,43 @@ class State:
 
     def started(self) -> Started | None:
         """The rebuild that is under way, or None."""
-        key = self._prefix + STATE_NAME
         try:
-            data, _ = self._store.read(key)
+            data, _ = self._store.read(self._prefix + STATE_NAME)
         except NotFoundError:
             return None
         try:
-            return Started(**orjson.loads(data))
+            started = Started(**orjson.loads(data))
         except (orjson.JSONDecodeError, TypeError) as error:
-            raise StorageError(f"can't use {self._store.uri}/{key}: {error}", key=key, operation="read") from None
+            raise self._damaged(str(error)) from None
+        if not all(isinstance(value, str) for value in asdict(started).values()):
+            raise self._damaged("its values are not all texts")
+        if not is_catalog_prefix(started.prefix):
+            raise self._damaged(f"its prefix is {started.prefix!r}, not catalog/v<digits>")
+        if overlap(started.prefix, started.previous):
+            raise self._damaged(f"it is from {started.previous} into {started.prefix}")
+        return started
+
+    def refuse_in_use(self, prefix: str, pointer: Pointer | None) -> None:
+        """Raises ``StorageError`` where a prefix is, contains or lies within that of the live catalog or of the one that was
+        live before, or where there is no telling.
+        """
+        if pointer is None:
+            raise self._damaged(f"without {POINTER_NAME} nothing tells whether {prefix} is the live catalog")
+        for used, what in ((pointer.prefix, "the live catalog"), (pointer.previous, "the catalog before the live one")):
+            if used is not None and overlap(prefix, used):
+                raise self._damaged(f"its prefix {prefix} is that of {what}, {used}")
+        if not is_catalog_prefix(prefix):
+            raise self._damaged(f"its prefix is {prefix!r}, not catalog/v<digits>")
+
+    def _damaged(self, why: str) -> StorageError:
+        key = self._prefix + STATE_NAME
+        return StorageError(
+            f"can't use {self._store.uri}/{key}: {why}. Nothing was deleted or changed",
+            hint="See who changed the assets bucket. Then delete this one object by hand and run `ursa catalog rebuild --abort`,"
+            " which lets writers go on; `ursa catalog rebuild` begins anew under another prefix.",
+            key=key,
+            operation="read",
+        )
 
     def start(self, previous: str, by: str) -> Started:
         """Begin one under the next free ``catalog/vN``; where somebody was faster, theirs is joined."""
@@ -98,11 +130,16 @@ class State:
             self._store.delete(self._prefix + STATE_NAME)
 
     def chunks(self, prefix: str) -> Iterable[Done]:
-        """What is done of the rebuild into ``prefix``; of a recording that was done twice, the later comes later."""
+        """What is done of the rebuild into ``prefix``; of a recording that was done twice, the later comes later.
+
+        A chunk that is not as ``add_chunk`` writes it counts for nothing: its recordings are derived again.
+        """
         for info in sorted(self._store.list(f"{self._prefix}{prefix}/_rebuild/"), key=lambda info: info.key):
             data, _ = self._store.read(info.key)
-            for item in orjson.loads(data):
-                yield Done(**{**item, "told": tuple(item["told"])})
+            try:
+                yield from [_read_done(item) for item in orjson.loads(data)]
+            except (ValueError, TypeError, KeyError) as error:
+                _log.warning("%s/%s counts for nothing: %s", self._store.uri, info.key, error)
 
     def add_chunk(self, prefix: str, done: Sequence[Done]) -> None:
         """Note a chunk, after its rows were committed."""
@@ -112,7 +149,8 @@ class State:
         self._put(f"{self._prefix}{prefix}/_rebuild/{name}", data, if_absent=False)
 
     def drop(self, prefix: str) -> int:
-        """Delete everything below a prefix that was never live; returns how many objects."""
+        """Delete everything below a prefix that was never live; returns how many objects. Raises as ``refuse_in_use``."""
+        self.refuse_in_use(prefix, read_pointer(self._store, self._prefix))
         infos = list(self._store.list(f"{self._prefix}{prefix}/"))
         for info in infos:
             self._store.delete(info.key)
@@ -126,6 +164,25 @@ class State:
 
     def _put(self, key: str, data: bytes, *, if_absent: bool) -> None:
         self._store.put(key, data, sha256=hashlib.sha256(data).hexdigest(), if_absent=if_absent)
+
+
+def _read_done(item: object) -> Done:
+    """A chunk's entry as it was written. Raises ``ValueError``, ``TypeError``, ``KeyError``."""
+    if not isinstance(item, dict):
+        raise TypeError("an entry is not an object")
+    read = Done(**{**item, "told": tuple(item["told"])})
+    counts = (read.modalities, read.before)
+    texts = (read.outcome, read.fingerprint, *read.told, read.why, read.arrived, read.listing)
+    if not all(isinstance(text, str) for text in texts) or not all(type(count) is int for count in counts):
+        raise TypeError(f"the entry of {read.rec_id!r} has values of other types")
+    # A recording that was registered by hand goes by any one name.
+    if not isinstance(read.rec_id, str) or read.rec_id in ("", ".", "..") or "/" in read.rec_id:
+        raise ValueError(f"{read.rec_id!r} is not the name of a recording")
+    if read.outcome not in _OUTCOMES:
+        raise ValueError(f"the outcome of {read.rec_id} is {read.outcome!r}")
+    if read.arrived and datetime.fromisoformat(read.arrived).tzinfo is None:
+        raise ValueError(f"the time of {read.rec_id} has no zone")
+    return read
 
 
 def done(derived: Derived, fingerprint: str) -> Done:

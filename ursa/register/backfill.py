@@ -81,29 +81,23 @@ class _GroupCommit:
         return replace(item, state=done or (State.OVERTAKEN if item.rec_id in self.seen else State.GONE))
 
     def _write(self) -> None:
-        new: list[ParticipantRow] = []
-
         def name() -> Change[ParticipantRow] | None:
-            new[:] = self._new_participants()
-            return Change(list(new), None, OPERATION, self.operation_id) if new else None
+            new = self._new_participants()
+            return Change(new, None, OPERATION, self.operation_id) if new else None
 
-        self.catalog.participants.compare_and_swap(name)
-        self.made |= {row.participant_id for row in new}
+        landed = self.catalog.participants.compare_and_swap(name)
+        self.made |= {row.participant_id for row in landed.rows} if landed else set()
         if any(item.state is State.ATTACH for item in self.group.values()):
             self._write_recordings()
 
     def _write_recordings(self) -> None:
-        written: set[str] = set()
-
         def attach() -> Change[RecordingRow] | None:
-            nonlocal written
-            open_rows = self._open()
-            written = {row.rec_id for row in open_rows}
-            rows = [replace(row, participant_ids=(self._id_of(row.rec_id),)) for row in open_rows]
-            return Change(rows, any_of("rec_id", sorted(written)), OPERATION, self.operation_id) if rows else None
+            rows = [replace(row, participant_ids=(self._id_of(row.rec_id),)) for row in self._open()]
+            names = sorted(row.rec_id for row in rows)
+            return Change(rows, any_of("rec_id", names), OPERATION, self.operation_id) if rows else None
 
-        self.catalog.recordings.compare_and_swap(attach)
-        self.attached |= written
+        landed = self.catalog.recordings.compare_and_swap(attach)
+        self.attached |= {row.rec_id for row in landed.rows} if landed else set()
 
     def _new_participants(self) -> list[ParticipantRow]:
         """Rows for ids that have none, of recordings that still need them."""

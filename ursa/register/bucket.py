@@ -11,12 +11,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+from ursa.bucket.listing import Listing
+from ursa.bucket.proof import Proofs, from_row, known, measure
 from ursa.catalog.metadata import Sidecar
-from ursa.catalog.rows import FileRow, ModalityRow
-from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError, MissingFilesError, named
+from ursa.catalog.rows import FileRow
+from ursa.errors import (
+    ChecksumMismatchError,
+    InvalidRecordingError,
+    ManifestError,
+    ManifestNotFoundError,
+    MissingFilesError,
+    named,
+)
 from ursa.manifest import (
     Manifest,
     RecordingTimes,
+    beside_in,
     check_identity,
     check_rec_id,
     is_junk,
@@ -27,6 +37,7 @@ from ursa.manifest import (
     shown,
 )
 from ursa.manifest.models import identity_clash
+from ursa.policies import Evidence
 from ursa.recording import (
     MANIFEST_NAME,
     MAX_PARTICIPANT_BYTES,
@@ -36,10 +47,8 @@ from ursa.recording import (
     refuse_large_manifest,
 )
 from ursa.register.build import Contents
-from ursa.register.planning import Listing
 from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store
 from ursa.transfer.engine import Engine, Stop
-from ursa.transfer.prove import object_sha256
 
 T = TypeVar("T")
 
@@ -87,13 +96,13 @@ class BucketRecording:
     def contents(self, rows: Mapping[str, FileRow], participants: tuple[str, ...]) -> Contents:
         """With a row for each data object, what is to be registered."""
         workers: dict[str, list[FileRow]] = {}
-        auxiliary: dict[str, list[int | str | None]] = {}
+        auxiliary: list[FileRow] = []
         for item in self.data:
             row = rows[item.path]
             if item.kind == "raw":
                 workers.setdefault(item.worker, []).append(row)
             else:
-                auxiliary[item.path] = [row.size_bytes, row.sha256]
+                auxiliary.append(row)
         # A participant.txt whose name nobody has given is left to whoever has the disk.
         sidecars = {
             item.path: [Sidecar(item.info.size_bytes, self.digests[item.info.key])]
@@ -125,10 +134,11 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
     objects: list[BucketObject] = []
     junk: list[str] = []
     unfinished: list[str] = []
+    beside = beside_in((*listed, *(path for path, _ in listing.items())))
     for path, info in listing.items():
         if path not in listed and (is_junk(path) or _is_folder(path, info)):
             junk.append(path)
-        elif path not in listed and is_unfinished(path):
+        elif path not in listed and is_unfinished(path, beside):
             unfinished.append(path)
         else:
             objects.append(BucketObject(path, info, *classify(path, listed)))
@@ -168,16 +178,20 @@ def file_rows(
     engine: Engine,
     stop: Stop,
     recording: BucketRecording,
-    registered: Iterable[ModalityRow],
+    registered: Iterable[FileRow],
+    proofs: Proofs,
     *,
     checked: Callable[[str, int], object] = lambda _path, _size: None,
 ) -> dict[str, FileRow]:
     """A row for each data object, by path. Objects are in flight side by side; most need no request.
 
-    The sha256 is the manifest's, else that of a row of the same object (by ETag), else the one that the object was
-    stored with (a HEAD), else measured by reading it.
+    What was measured counts: by the row of the same object, by this machine, by a reconstruct. Else the manifest's sha256,
+    as a claim; where it states none, the object is read. What an object's metadata states is not asked.
+
+    Raises:
+        ChecksumMismatchError: an object was measured to have another sha256 than the manifest states.
     """
-    known = {file.path: file for modality in registered for file in modality.files}
+    rows = {file.path: file for file in registered}
     ended = threading.Event()
 
     def go_on(_count: int = 0) -> None:
@@ -186,7 +200,7 @@ def file_rows(
 
     def row(item: BucketObject) -> FileRow:
         go_on()
-        return _row(store, recording.manifest, item, known.get(item.path), go_on)
+        return _row(store, recording.manifest, item, rows.get(item.path), proofs, go_on)
 
     futures = {item: engine.submit(partial(row, item)) for item in recording.data}
     try:
@@ -201,26 +215,36 @@ def file_rows(
 
 
 def _row(
-    store: Store, manifest: Manifest, item: BucketObject, known: FileRow | None, go_on: Callable[[int], object]
+    store: Store,
+    manifest: Manifest,
+    item: BucketObject,
+    known_row: FileRow | None,
+    proofs: Proofs,
+    go_on: Callable[[int], object],
 ) -> FileRow:
     info = item.info
     entry = manifest.files_by_path.get(item.path)
     stated = entry.sha256 if entry else None
-    if known is not None and (known.key, known.etag) == (info.key, info.etag) and stated in (None, known.sha256):
-        return known
-    row = FileRow(item.path, info.key, info.size_bytes, stated, info.etag, "size")
-    if stated is not None:
-        return row
+    proof = from_row(known_row, info)
+    if proof is not None and known_row is not None:
+        return known_row
+    proof = known(info, None, proofs)
+    if proof is None and stated is not None:
+        return FileRow(item.path, info.key, info.size_bytes, stated, info.etag, Evidence.CLAIMED)
     try:
-        now = store.head(info.key)
-        if (now.size_bytes, now.etag) != (info.size_bytes, info.etag):
-            raise _changed(item)
-        if now.sha256 is not None:
-            return replace(row, sha256=now.sha256)
-        measured = object_sha256(store, info.key, if_match=info.etag, progress=go_on)
+        proof = proof or measure(store, info, proofs, go_on)
     except (NotFoundError, PreconditionFailedError):
         raise _changed(item) from None
-    return replace(row, sha256=measured, evidence="sha256")
+    if stated not in (None, proof.sha256):
+        raise ChecksumMismatchError(
+            f"{shown(info.key, 400)} has sha256 {proof.sha256}, the manifest states {stated}",
+            hint="Nothing was registered. Upload the rig's own file (`ursa ingest REC_DIR --replace-objects`), or its right"
+            " manifest, then run this again.",
+            path=item.path,
+            expected=str(stated),
+            found=proof.sha256,
+        )
+    return FileRow(item.path, info.key, info.size_bytes, proof.sha256, info.etag, proof.evidence)
 
 
 def _changed(item: BucketObject) -> MissingFilesError:

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ursa.catalog.metadata import (
-    AUXILIARY_KEY,
     NODES_KEY,
     REGISTERED_AT_KEY,
     SIDECARS_KEY,
     WORKERS_KEY,
     Sidecar,
-    auxiliary_text,
     sidecars_text,
     workers_text,
 )
@@ -23,8 +21,7 @@ from ursa.manifest import Manifest, RecordingTimes, derive_recording_hash
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a recording holds. ``workers``: worker directory → its files; ``auxiliary``: path → [size_bytes, sha256] of
-    files outside of them; ``participants``: display names; ``sidecars``: manifests and participant.txt with which nothing
+    """What a recording holds. ``workers``: worker directory → its files; ``auxiliary``: the files outside of them; ``participants``: display names; ``sidecars``: manifests and participant.txt with which nothing
     is left to do once this is registered.
     """
 
@@ -32,7 +29,7 @@ class Contents:
     manifest: Manifest
     times: RecordingTimes
     workers: Mapping[str, Sequence[FileRow]]
-    auxiliary: Mapping[str, Sequence[int | str | None]]
+    auxiliary: Sequence[FileRow]
     participants: tuple[str, ...] = ()
     sidecars: Mapping[str, Sequence[Sidecar]] = field(default_factory=dict)
 
@@ -47,8 +44,6 @@ class Contents:
         metadata[WORKERS_KEY] = workers_text(self.modalities)
         if self.manifest.expected_nodes:
             metadata[NODES_KEY] = ",".join(self.manifest.expected_nodes)
-        if self.auxiliary:
-            metadata[AUXILIARY_KEY] = auxiliary_text(self.auxiliary)
         if self.sidecars:
             metadata[SIDECARS_KEY] = sidecars_text(self.sidecars)
         return RecordingRow(
@@ -59,6 +54,7 @@ class Contents:
             duration_s=self.times.duration_s,
             participant_ids=tuple(sorted({participant_id(name) for name in self.participants})),
             metadata=metadata,
+            auxiliary_files=tuple(sorted(self.auxiliary, key=lambda file: file.path)),
         )
 
     def derived_hash(self) -> str:

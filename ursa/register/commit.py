@@ -113,17 +113,16 @@ def _after_flip(
 def _with_participants(catalog: Catalog, wanted: Registration) -> RecordingRow | None:
     """What a rebuild can't know: add the participants of this run to the row that it made. None where they are there."""
     ids = catalog.ensure_participants(wanted.participants)
-    made: list[RecordingRow] = []
 
     def change() -> Change[RecordingRow] | None:
         rows = catalog.lookup(rec_id=wanted.row.rec_id, recording_hash=None)
-        made[:] = [replace(row, participant_ids=tuple(sorted({*row.participant_ids, *ids}))) for row in rows]
+        made = [replace(row, participant_ids=tuple(sorted({*row.participant_ids, *ids}))) for row in rows]
         if not set(ids) - {key for row in rows for key in row.participant_ids}:
             made.clear()
         return Change(made, any_of("rec_id", [wanted.row.rec_id]), "ingest:participants") if made else None
 
-    catalog.recordings.compare_and_swap(change)
-    return made[0] if made else None
+    landed = catalog.recordings.compare_and_swap(change)
+    return landed.rows[0] if landed else None
 
 
 def _outrun(wanted: Registration) -> StorageError:
@@ -224,7 +223,7 @@ class _Round:
     def _write_recordings(self, members: Sequence[int]) -> None:
         catalog = self.catalog
         seen = catalog.recordings.version
-        written: list[int] = []
+        tries: list[tuple[Change[RecordingRow], dict[int, Decision]]] = []
 
         def change() -> Change[RecordingRow] | None:
             nonlocal seen
@@ -232,17 +231,22 @@ class _Round:
                 # Somebody has committed: what they cover is judged by modalities that are as new.
                 seen = catalog.recordings.version
                 catalog.modalities.refresh()
-            written[:] = self._still(members)
-            rows = [self.decided[i].row for i in written]
+            decided = {i: self.decided[i] for i in self._still(members)}
+            rows = [decision.row for decision in decided.values()]
             if not rows:
                 return None
-            actions = {self.decided[i].action for i in written}
+            actions = {decision.action for decision in decided.values()}
             replacing = None if actions == {Action.CREATED} else any_of("rec_id", [row.rec_id for row in rows])
-            return Change(rows, replacing, f"ingest:{'+'.join(sorted(actions))}", self.operation_id)
+            made = Change(rows, replacing, f"ingest:{'+'.join(sorted(actions))}", self.operation_id)
+            tries.append((made, decided))
+            return made
 
         if members:
-            catalog.recordings.compare_and_swap(change)
-            done = {i: Registered(self.decided[i].row, self.decided[i].action) for i in written}
+            landed = catalog.recordings.compare_and_swap(change)
+            # What landed may be an earlier attempt, of members that were decided otherwise since: it is what counts.
+            decided = next((decided for made, decided in tries if made is landed), {})
+            self.decided |= decided
+            done = {i: Registered(decision.row, decision.action) for i, decision in decided.items()}
             self.outcomes |= done
             self.committed |= done
 
@@ -257,8 +261,14 @@ class _Round:
         somebody who has committed meanwhile.
         """
         more = bool(wanted)
+        last: Change[ModalityRow] | None = None
 
         def change() -> Change[ModalityRow] | None:
+            nonlocal last
+            last = following()
+            return last
+
+        def following() -> Change[ModalityRow] | None:
             nonlocal more
             left = {key: (row, i) for key, (row, i) in wanted.items() if i in self.decided}
             there = self._present(row for row, _ in left.values())
@@ -274,8 +284,11 @@ class _Round:
             return Change(rows, these_modalities(rows), "ingest:modalities", self.operation_id) if rows else None
 
         while more:
-            if not self.catalog.modalities.compare_and_swap(change):
+            landed = self.catalog.modalities.compare_and_swap(change)
+            if landed is None:
                 return
+            # Where an earlier attempt landed, look again what is left.
+            more = more or landed is not last
 
     def _present(self, rows: Iterable[ModalityRow]) -> dict[_Key, ModalityRow]:
         recordings = {row.recording_hash: RecordingRow(row.recording_hash, row.rec_id) for row in rows}

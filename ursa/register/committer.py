@@ -11,6 +11,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.errors import UrsaError
 from ursa.register.build import Registration
 from ursa.register.commit import Registered, register_all
+from ursa.register.proving import Upgrade, upgrade_all
 
 MOST_AT_ONCE = 1000
 """Recordings in a commit; some 4,000 modality rows, which a table takes in a tenth of a second (docs/decisions/001)."""
@@ -18,8 +19,9 @@ MOST_AT_ONCE = 1000
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    wanted: Registration
+    wanted: Registration | Upgrade
     outcome: Registered | BaseException | None = field(default=None)
+    done: bool = False
 
 
 class Committer:
@@ -32,29 +34,52 @@ class Committer:
 
     def register(self, wanted: Registration) -> Registered:
         """Commit a recording's rows; returns when they are in the catalog. Raises as ``register_all`` refuses."""
+        outcome = self._committed(wanted)
+        assert isinstance(outcome, Registered)
+        return outcome
+
+    def upgrade(self, wanted: Upgrade) -> None:
+        """Write what was measured into a recording's rows; returns when it is in the catalog. Raises ``StorageError``."""
+        self._committed(wanted)
+
+    def _committed(self, wanted: Registration | Upgrade) -> Registered | None:
         entry = _Entry(wanted)
         self._waiting.append(entry)
         try:
             with self._turn:
-                while entry.outcome is None:
+                while not entry.done:
                     self._commit([self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))])
         except BaseException:
-            # Interrupted while it waited: nobody may commit it later, its caller believes that it is not registered.
+            # Interrupted while it waited: nothing may commit it later, its caller believes that it is not registered.
             with suppress(ValueError):
                 self._waiting.remove(entry)
             raise
-        if isinstance(entry.outcome, Registered):
-            return entry.outcome
-        assert entry.outcome is not None
-        raise entry.outcome
+        if isinstance(entry.outcome, BaseException):
+            raise entry.outcome
+        return entry.outcome
 
     def _commit(self, group: list[_Entry]) -> None:
         try:
-            outcomes: list[Registered | UrsaError] = register_all(self._catalog, [entry.wanted for entry in group])
+            self._upgrade([entry for entry in group if isinstance(entry.wanted, Upgrade)])
+            new = [entry for entry in group if not entry.done]
+            wanted = [entry.wanted for entry in new if isinstance(entry.wanted, Registration)]
+            outcomes = register_all(self._catalog, wanted) if wanted else []
         except BaseException as error:
             # An interrupt, or a bug: it is everybody's, for nobody knows how far it came. A re-run finds out.
             for entry in group:
-                entry.outcome = error
+                if not entry.done:
+                    entry.outcome, entry.done = error, True
             raise
-        for entry, outcome in zip(group, outcomes, strict=True):
-            entry.outcome = outcome
+        for entry, outcome in zip(new, outcomes, strict=True):
+            entry.outcome, entry.done = outcome, True
+
+    def _upgrade(self, group: list[_Entry]) -> None:
+        if not group:
+            return
+        try:
+            upgrade_all(self._catalog, [entry.wanted for entry in group if isinstance(entry.wanted, Upgrade)])
+        except UrsaError as error:
+            for entry in group:
+                entry.outcome = error
+        for entry in group:
+            entry.done = True

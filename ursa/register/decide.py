@@ -10,12 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ursa.catalog.metadata import (
-    AUXILIARY_KEY,
     NODES_KEY,
     SIDECARS_KEY,
     WORKERS_KEY,
-    auxiliary,
-    auxiliary_text,
     sidecars_text,
     united_sidecars,
     unsettled,
@@ -54,8 +51,16 @@ def identify(rows: Sequence[RecordingRow], rec_id: str, stated_hash: str | None)
     other = next((row for row in rows if row.rec_id != rec_id), None)
     if own is None and other is not None:
         raise ConflictError(
-            f"recording_hash {other.recording_hash} of {rec_id} is registered already, as {other.rec_id}",
-            hint=f"The same data under two names? Compare with `ursa show {other.rec_id}`.",
+            f"recording_hash {other.recording_hash} of {rec_id} is registered already, as {other.rec_id}"
+            + ("" if stated_hash else ": it is derived from the raw files, so both recordings hold exactly the same bytes"),
+            hint=f"Nothing was registered. Compare with `ursa show {other.rec_id}`."
+            + (
+                ""
+                if stated_hash
+                else f" Where {rec_id} is the same recording under another name, leave it. Where it is another one (both"
+                " empty after a crash, say), write a recording_hash of its own into its manifest.json, 64 hex digits such"
+                f" as `printf %s {rec_id} | sha256sum` prints, and run the same command again."
+            ),
             rec_id=rec_id,
         )
     return own
@@ -91,7 +96,7 @@ def decide(
         return Decision(Action.OVERWRITTEN, _overwritten(existing, row, others_stay, replaced), under)
     _refuse_differences(existing, row, there, ours)
     new = tuple(item for item in under if (item.modality, item.worker_id) not in there)
-    if not new and not (auxiliary(row).keys() - auxiliary(existing).keys()):
+    if not new and not _paths(row.auxiliary_files) - _paths(existing.auxiliary_files):
         if not replaced and not unsettled(existing, row):
             raise exists(existing, row.participant_ids)
         # A manifest or a name came late, no data: what somebody has written into the row since stays.
@@ -130,12 +135,6 @@ def merged(existing: RecordingRow, row: RecordingRow, replaced: Collection[str] 
     nodes = {name for item in (existing, row) for name in item.metadata.get(NODES_KEY, "").split(",") if name}
     if nodes:
         metadata[NODES_KEY] = ",".join(sorted(nodes))
-    known = auxiliary(existing)
-    united = known | {
-        path: value for path, value in auxiliary(row).items() if path not in known or value[1] is not None
-    }
-    if united:
-        metadata[AUXILIARY_KEY] = auxiliary_text(united)
     beside = united_sidecars(existing, row, replaced)
     if beside:
         metadata[SIDECARS_KEY] = sidecars_text(beside)
@@ -146,13 +145,13 @@ def merged(existing: RecordingRow, row: RecordingRow, replaced: Collection[str] 
         duration_s=max((item.duration_s for item in (existing, row) if item.duration_s is not None), default=None),
         participant_ids=_union(existing.participant_ids, row.participant_ids),
         metadata=metadata,
+        auxiliary_files=_united(existing.auxiliary_files, row.auxiliary_files),
     )
 
 
 def differences(registered: ModalityRow, ours: ModalityRow) -> list[str]:
     """Paths of ours that are not registered with the same size and sha256; an unknown sha256 is not held against it."""
-    there = {file.path: file for file in registered.files}
-    return [file.path for file in ours.files if not _same_file(there.get(file.path), file)]
+    return _differing(registered.files, ours.files)
 
 
 def _refuse_differences(
@@ -162,10 +161,8 @@ def _refuse_differences(
     ours: Mapping[tuple[str, str], ModalityRow],
 ) -> None:
     paths = [path for key, item in ours.items() if key in there for path in differences(there[key], item)]
-    known = auxiliary(existing)
-    paths += [
-        path for path, (size, sha256) in auxiliary(row).items() if path in known and _differs(known[path], size, sha256)
-    ]
+    known = _paths(existing.auxiliary_files)
+    paths += _differing(existing.auxiliary_files, [file for file in row.auxiliary_files if file.path in known])
     if paths:
         raise ConflictError(
             f"{existing.rec_id} is registered with other files than this directory has: {named(paths)}",
@@ -176,8 +173,20 @@ def _refuse_differences(
         )
 
 
-def _differs(known: Sequence[int | str | None], size: int | str | None, sha256: int | str | None) -> bool:
-    return known[0] != size or (sha256 is not None and known[1] is not None and known[1] != sha256)
+def _differing(registered: Iterable[FileRow], ours: Iterable[FileRow]) -> list[str]:
+    there = {file.path: file for file in registered}
+    return [file.path for file in ours if not _same_file(there.get(file.path), file)]
+
+
+def _paths(files: Iterable[FileRow]) -> set[str]:
+    return {file.path for file in files}
+
+
+def _united(known: Iterable[FileRow], ours: Iterable[FileRow]) -> tuple[FileRow, ...]:
+    """Auxiliary files of both, ours where it is known better."""
+    files = {file.path: file for file in known}
+    files |= {file.path: file for file in ours if file.path not in files or file.sha256 is not None}
+    return tuple(files[path] for path in sorted(files))
 
 
 def _same_file(registered: FileRow | None, ours: FileRow) -> bool:

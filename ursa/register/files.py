@@ -7,23 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from ursa.bucket.listing import Listing
+from ursa.bucket.proof import Proofs, known, measure_now
 from ursa.catalog.rows import FileRow
 from ursa.errors import MissingFilesError, UsageError, named
 from ursa.manifest import normalize_path, shown
-from ursa.names import is_sha256
 from ursa.manifest.names import has_control, is_unicode
-from ursa.register.planning import Listing
-from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store
-from ursa.transfer.prove import object_sha256
+from ursa.names import parse_sha256
+from ursa.policies import Evidence
+from ursa.store import NotFoundError, PreconditionFailedError, Store
 
 _AT_ONCE = 16
 
 
-def prove_files(store: Store, prefix: str, files: Sequence[FileRow]) -> tuple[FileRow, ...]:
+def prove_files(store: Store, prefix: str, files: Sequence[FileRow], proofs: Proofs) -> tuple[FileRow, ...]:
     """The files as the bucket has them, with ETag and evidence. Raises ``MissingFilesError`` with all that is not."""
     listing = Listing(prefix, store.list(prefix) if files else ())
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        proven = list(pool.map(lambda file: _proven(store, listing, file), files))
+        proven = list(pool.map(lambda file: _proven(store, listing, file, proofs), files))
     wrong = {file.path: found for file, found in zip(files, proven, strict=True) if isinstance(found, str)}
     if wrong:
         raise MissingFilesError(
@@ -35,7 +36,7 @@ def prove_files(store: Store, prefix: str, files: Sequence[FileRow]) -> tuple[Fi
     return tuple(found for found in proven if isinstance(found, FileRow))
 
 
-def _proven(store: Store, listing: Listing, file: FileRow) -> FileRow | str:
+def _proven(store: Store, listing: Listing, file: FileRow, proofs: Proofs) -> FileRow | str:
     """The file as it is in the bucket, or in words why it is not. A sha256 that is stated is proven."""
     key = file.key or listing.key(file.path)
     try:
@@ -44,22 +45,17 @@ def _proven(store: Store, listing: Listing, file: FileRow) -> FileRow | str:
             return "not there"
         if info.size_bytes != file.size_bytes:
             return f"{info.size_bytes:,} bytes there, {file.size_bytes:,} stated"
-        row = replace(file, key=key, etag=info.etag, evidence="size")
+        row = replace(file, key=key, etag=info.etag, evidence=Evidence.SIZE)
         if file.sha256 is None:
             return row
-        return replace(row, evidence="sha256") if _sha256(store, info) == file.sha256 else "other content"
+        proof = known(info, None, proofs) or measure_now(store, info, proofs)
+        if proof.sha256 != file.sha256:
+            return f"other content: sha256 {proof.sha256}"
+        return replace(row, etag=proof.info.etag, evidence=proof.evidence)
     except NotFoundError:
         return "not there"
     except PreconditionFailedError:
         return "replaced while it was read"
-
-
-def _sha256(store: Store, info: ObjectInfo) -> str:
-    """The sha256 that an object states, else that of its bytes. Raises where it is not ``info`` any more."""
-    now = store.head(info.key)
-    if (now.size_bytes, now.etag) != (info.size_bytes, info.etag):
-        raise PreconditionFailedError(f"{info.key} was replaced", key=info.key)
-    return now.sha256 or object_sha256(store, info.key, if_match=info.etag)
 
 
 def file_rows(files: Iterable[FileRow | Mapping[str, Any]] | None) -> tuple[FileRow, ...]:
@@ -81,9 +77,9 @@ def file_rows(files: Iterable[FileRow | Mapping[str, Any]] | None) -> tuple[File
             path = normalize_path(row.path)
         except ValueError as error:
             raise UsageError(f"{shown(row.path)} is not a path inside a recording: {error}") from None
-        sha256 = row.sha256.lower().removeprefix("sha256:") if isinstance(row.sha256, str) else row.sha256
-        if sha256 is not None and not is_sha256(sha256):
-            raise UsageError(f"{shown(path)}: sha256 is {row.sha256!r}; it is 64 hex digits, or None")
+        sha256 = parse_sha256(row.sha256)
+        if row.sha256 is not None and sha256 is None:
+            raise UsageError(f"{shown(path)}: sha256 is {row.sha256!r}; it is 64 hex digits, base64 of 32 bytes, or None")
         if path in rows:
             raise UsageError(f"{shown(path)} is stated twice")
         if not isinstance(row.size_bytes, int) or isinstance(row.size_bytes, bool) or row.size_bytes < 0:

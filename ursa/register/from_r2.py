@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ursa.bucket.listing import files_of
+from ursa.bucket.proof import Proofs
+from ursa.bucket.record import WithRecord
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import MissingFilesError, UrsaError, named
+from ursa.errors import MissingFilesError, RecordingExistsError, UrsaError, named, unexpected
 from ursa.events import UploadCallback
 from ursa.manifest import shown
 from ursa.policies import Action
@@ -21,6 +24,7 @@ from ursa.register.commit import Registered, register_all
 from ursa.register.committer import MOST_AT_ONCE
 from ursa.register.decide import decide, identify
 from ursa.register.progress import Progress
+from ursa.register.proving import Upgrade, better
 from ursa.register.results import IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome
@@ -48,6 +52,11 @@ class BucketPlan:
         return tuple(row for rows in self.contents.workers.values() for row in rows)
 
     @property
+    def rows(self) -> tuple[FileRow, ...]:
+        """Those, and the auxiliary files."""
+        return (*self.files, *self.contents.auxiliary)
+
+    @property
     def bytes(self) -> int:
         """Everything that is there, sidecars included."""
         return sum(item.info.size_bytes for item in self.recording.objects)
@@ -68,7 +77,15 @@ def make_plan(
         recording = with_participant(services.raw, recording)
     stated = recording.manifest.identity_hash
     existing, registered = _standing(services.catalog, rec_id, stated, stated)
-    rows = file_rows(services.raw, services.engine, services.stop, recording, registered, checked=progress.checked)
+    rows = file_rows(
+        services.raw,
+        services.engine,
+        services.stop,
+        recording,
+        files_of(existing, registered),
+        _measured(services, recording),
+        checked=progress.checked,
+    )
     contents = recording.contents(rows, (name,) if name else ())
     recording_hash = (
         existing.recording_hash if existing else recording.manifest.recording_hash or contents.derived_hash()
@@ -76,10 +93,33 @@ def make_plan(
     if existing is None:
         # Derived only now: is this hash registered under another rec_id?
         existing, registered = _standing(services.catalog, rec_id, recording_hash, stated)
-    decision = decide(
-        existing, registered, contents.recording(recording_hash), contents.modalities, overwrite=overwrite
-    )
+    try:
+        decision = decide(
+            existing, registered, contents.recording(recording_hash), contents.modalities, overwrite=overwrite
+        )
+    except RecordingExistsError:
+        _upgrade(services, existing, registered, rows)
+        raise
     return BucketPlan(recording, contents, recording_hash, decision.action, overwrite)
+
+
+def _upgrade(
+    services: Services, existing: RecordingRow | None, registered: Sequence[ModalityRow], rows: Mapping[str, FileRow]
+) -> None:
+    """What was measured meanwhile of files that are registered as claims."""
+    there = {file.path: file for file in files_of(existing, registered)}
+    proven = {
+        path: row for path, row in rows.items() if row.proven and path in there and better(there[path], row)
+    }
+    if existing is not None and proven:
+        services.upgrade(Upgrade(existing.rec_id, existing.recording_hash, proven))
+
+
+def _measured(services: Services, recording: BucketRecording) -> Proofs:
+    """What was measured of a recording's objects: by this machine, and by the reconstruct that made its manifest."""
+    if recording.manifest.reconstruction is None:
+        return services.proofs
+    return WithRecord(services.proofs, services.hashes(recording.rec_id))
 
 
 def ingest_from_r2(
@@ -135,6 +175,8 @@ def _ingest_group(
             return make_plan(services, rec_id, participant, overwrite=overwrite, progress=told[rec_id])
         except UrsaError as error:
             return error
+        except Exception as error:  # noqa: BLE001
+            return unexpected(error, rec_id)
 
     def prove(rec_id: str) -> UrsaError | None:
         found = plans[rec_id]
@@ -143,6 +185,8 @@ def _ingest_group(
                 look_again(services, found)
         except UrsaError as error:
             return error
+        except Exception as error:  # noqa: BLE001
+            return unexpected(error, rec_id)
         return None
 
     before = services.counter.snapshot()
@@ -228,7 +272,7 @@ def result(plan: BucketPlan, done: Registered, requests: Mapping[str, int], seco
         junk=len(plan.recording.junk),
         requests=requests,
         seconds=seconds,
-        evidence=dict(Counter(row.evidence for row in plan.files)),
+        evidence=dict(Counter(str(row.evidence) for row in plan.rows)),
         unlisted_files=plan.recording.unlisted,
         warnings=plan.recording.warnings,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,12 @@ class LocalRecording:
 
 
 def read_local(
-    manifest_path: Path | None, source_dir: Path, *, key_prefix: str, rig_timezone: str | None
+    manifest_path: Path | None,
+    source_dir: Path,
+    *,
+    key_prefix: str,
+    rig_timezone: str | None,
+    not_unfinished: Collection[str] = (),
 ) -> LocalRecording:
     """Read manifests and directory, and refuse what can't be right.
 
@@ -62,7 +68,9 @@ def read_local(
         InvalidRecordingError, ManifestError, ManifestNotFoundError, ChecksumMismatchError
     """
     loaded = load_manifest(source_dir, manifest_path, rig_timezone=rig_timezone)
-    scan = scan_recording(source_dir, manifest=loaded.manifest, key_prefix=key_prefix)
+    scan = scan_recording(
+        source_dir, manifest=loaded.manifest, key_prefix=key_prefix, not_unfinished=not_unfinished
+    )
     times = resolve_times(loaded.manifest, scan.rec_id, rig_timezone=rig_timezone)
     listed = loaded.manifest.files_by_path
     _check_sizes(scan, loaded.manifest)

@@ -6,16 +6,19 @@ manifest last, 7 prove and write the rows, the recording's row last.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ursa.bucket.listing import Listing, files_of, list_recording
+from ursa.bucket.proof import holds, known, measure_now
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.metadata import auxiliary, sidecars
+from ursa.catalog.metadata import sidecars
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import (
     FileChangedError,
@@ -27,30 +30,30 @@ from ursa.errors import (
 )
 from ursa.events import UploadCallback
 from ursa.manifest import shown
-from ursa.recording import clean_participant, scan_recording
+from ursa.policies import Evidence
+from ursa.recording import LocalFile, clean_participant, scan_recording
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.decide import Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
+from ursa.register.memory import Memory, source_of
 from ursa.register.planning import (
     Context,
-    Listing,
     Options,
-    auxiliary_hashes,
-    existing_hashes,
     find_missing,
     node_here,
     plan_files,
     preflight,
-    source_of,
+    refuse_replacing,
 )
 from ursa.register.progress import Progress
-from ursa.register.results import IngestPlan, IngestResult, PlannedFile
+from ursa.register.proving import Upgrade, better
+from ursa.register.results import BucketFile, IngestPlan, IngestResult, PlannedFile
 from ursa.register.services import Services
 from ursa.register.sidecars import disk_participant, judge, local_sidecars, plan_sidecars, settled
-from ursa.store import OpenUpload
+from ursa.store import NotFoundError, ObjectInfo, OpenUpload
+from ursa.transfer.digest import Digest
 from ursa.transfer.parts import SINGLE_PUT_BYTES
-from ursa.transfer.prove import object_sha256, read_back
-from ursa.transfer.upload import Uploaded, UploadItem, upload
+from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,15 @@ class Request:
     """What is asked for: a recording that has been read and checked, and how to treat what is there already.
 
     ``standing``: how it stands in the catalog, where a batch has read that already; else it is looked up. Either way
-    it is decided again when the rows are written.
+    it is decided again when the rows are written. ``seen_at``: since when its files are known to be what they are, on the
+    monotonic clock.
     """
 
     local: LocalRecording
     participant: str | None
     options: Options
     standing: tuple[RecordingRow | None, tuple[ModalityRow, ...]] | None = None
+    seen_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,11 @@ class _Standing:
 
     existing: RecordingRow | None
     registered: tuple[ModalityRow, ...]
-    decision: Decision
-    hashes: Mapping[str, str]
+
+    @property
+    def rows(self) -> dict[str, FileRow]:
+        """What is registered of its files, by path."""
+        return {file.path: file for file in files_of(self.existing, self.registered)}
 
 
 def read_request(
@@ -88,42 +96,59 @@ def read_request(
     named_on_disk: bool = False,
 ) -> Request:
     """Step 1. Connects to nothing. ``named_on_disk``: where no participant is given, participant.txt names it."""
-    local = read_local(manifest_path, source_dir, key_prefix=key_prefix, rig_timezone=rig_timezone)
+    local = read_local(
+        manifest_path,
+        source_dir,
+        key_prefix=key_prefix,
+        rig_timezone=rig_timezone,
+        not_unfinished=options.not_unfinished,
+    )
     if named_on_disk and participant is None:
         participant = disk_participant(local)
     return Request(local, clean_participant(participant), options)
 
 
 def make_plan(services: Services, request: Request, progress: Progress) -> IngestPlan:
-    """Steps 2 to 4: what an ingest would do. Writes nothing.
+    """Steps 2 to 4: what an ingest would do. Writes nothing but what it measured of files that are registered already,
+    where ``services.upgrade`` may.
 
     Raises:
         RecordingExistsError, ConflictError, MissingFilesError, ObjectConflictError, ChecksumMismatchError
     """
-    local = request.local
-    context = Context(services.raw, services.engine, services.stop, request.options, progress.checked)
+    local, options = request.local, request.options
+    context = _context(services, request, progress)
     prefix = f"{services.raw_prefix}{local.rec_id}/"
-    # A batch knows that it is registered: then most often nothing is new, and the bucket need not be asked.
-    known = bool(request.standing and request.standing[0])
     with ThreadPoolExecutor(1) as beside:
-        objects = None if known else beside.submit(lambda: list(services.raw.list(prefix)))
-        try:
-            standing = _standing(services.catalog, request, context)
-        except RecordingExistsError:
-            if objects is not None:
-                _refuse_lost(services.catalog, local.rec_id, Listing(prefix, objects.result()))
-            raise
-        listing = Listing(prefix, objects.result() if objects else services.raw.list(prefix))
+        objects = beside.submit(lambda: list_recording(services.raw, prefix))
+        standing = _standing(services.catalog, request)
+        listing = objects.result()
+    rows = standing.rows
+    if any(row.key and not row.key.startswith(prefix) for row in rows.values()):
+        listing = list_recording(services.raw, prefix, rows.values())
+    merging = standing.existing is not None and not options.overwrite
+    if merging:
+        # By names and sizes alone: what differs there need not be read to be refused.
+        _decided(request, standing, {}, sure=False)
     progress.expect(sum(file.size_bytes for file in local.scan.files if listing.get(file.path) is None))
-    in_bucket, absent = find_missing(local, listing, context, standing.registered)
-    files = plan_files(local, listing, context, registered=standing.registered, hashes=standing.hashes)
+    in_bucket, absent = find_missing(local, listing, context, rows)
+    files = plan_files(local, listing, context, rows)
+    proven = _proven(rows, files, in_bucket)
+    decision, exists = _decided(request, _measured(standing, proven), {item.file.path: item for item in files})
+    if merging:
+        _refuse_lost(local.rec_id, standing, listing)
+    refuse_replacing(files, options)
+    if exists is not None:
+        _upgrade(services, standing, proven)
+        exists.told = _told(local, standing, files, in_bucket)
+        raise exists
+    assert decision is not None
     sidecars, warnings = plan_sidecars(
         local,
         listing,
         services.raw,
         absent,
-        replace_objects=request.options.replace_objects,
-        registered=standing.existing is not None and not request.options.overwrite,
+        replace_objects=options.replace_objects,
+        registered=merging,
     )
     silent = _silent_nodes(local, standing.registered, absent)
     if silent:
@@ -133,7 +158,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     return IngestPlan(
         rec_id=local.rec_id,
         recording_hash=standing.existing.recording_hash if standing.existing else local.stated_hash(),
-        action=standing.decision.action,
+        action=decision.action,
         files=preflight(local, files, context),
         sidecars=tuple(item.item for item in sidecars),
         in_bucket=in_bucket,
@@ -144,7 +169,63 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         unlisted=local.unlisted,
         junk=local.scan.junk,
         warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
+        proven=proven if merging else {},
     )
+
+
+def _context(services: Services, request: Request, progress: Progress) -> Context:
+    memory = Memory(services.files, request.local.rec_id, services.reread_after_s, request.seen_at)
+    return Context(
+        services.raw, services.engine, services.stop, request.options, memory, services.proofs, progress.checked
+    )
+
+
+def _proven(
+    rows: Mapping[str, FileRow], files: Sequence[PlannedFile], in_bucket: Sequence[BucketFile]
+) -> dict[str, FileRow]:
+    """Registered files of which this run has measured more than their rows say, by path."""
+    measured = {item.file.path: item.row for item in files if item.action == "skip"}
+    measured |= {item.path: item.row for item in in_bucket}
+    return {
+        path: row
+        for path, row in measured.items()
+        if path in rows and row.proven and rows[path].size_bytes == row.size_bytes and better(rows[path], row)
+    }
+
+
+def _measured(standing: _Standing, proven: Mapping[str, FileRow]) -> _Standing:
+    """The standing with what was measured in place of what was claimed."""
+
+    def files(there: Sequence[FileRow]) -> tuple[FileRow, ...]:
+        return tuple(proven.get(row.path, row) for row in there)
+
+    existing = standing.existing
+    return _Standing(
+        replace(existing, auxiliary_files=files(existing.auxiliary_files)) if existing else None,
+        tuple(replace(item, files=files(item.files)) for item in standing.registered),
+    )
+
+
+def _upgrade(services: Services, standing: _Standing, proven: Mapping[str, FileRow]) -> None:
+    if proven and standing.existing is not None:
+        services.upgrade(Upgrade(standing.existing.rec_id, standing.existing.recording_hash, proven))
+
+
+def _told(
+    local: LocalRecording, standing: _Standing, files: Sequence[PlannedFile], in_bucket: Sequence[BucketFile]
+) -> str:
+    """What a HAVE line adds: how much of the recording this disk has, and by what it was judged."""
+    total, here = len(standing.rows), len(local.data_files)
+    notes = []
+    if any(item.trusted for item in files):
+        notes.append(f"by {next(item.trusted for item in files if item.trusted)}; not read")
+    dates = [item.read_at for item in files if item.read_at]
+    if dates:
+        notes.append(f"read {min(dates):%Y-%m-%d}; this disk keeps no change time")
+    told = f" ({'; '.join(notes)})" if notes else ""
+    if here < total:
+        told += f"; {here} of {total} files on this disk"
+    return told + (f", {len(in_bucket)} only in the bucket" if in_bucket else "")
 
 
 def _silent_nodes(local: LocalRecording, registered: Sequence[ModalityRow], absent: Collection[str]) -> list[str]:
@@ -161,19 +242,21 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     plan = make_plan(services, request, progress)
     progress.planned(plan)
     warnings = list(plan.warnings)
+    memory = _context(services, request, progress).memory
     with _counting(plan, progress):
-        done = _send(services, plan.files, progress)
+        done = _send(services, plan.files, progress, memory)
         progress.phase("sidecars")
-        plan, sent_sidecars = _send_sidecars(services, request, plan, progress, warnings)
+        plan, sent_sidecars = _send_sidecars(services, request, plan, progress, warnings, memory)
     progress.phase("prove")
-    files = _prove(services, plan, _file_rows(services, plan, done), sent_sidecars)
+    files = _prove(services, plan, _file_rows(plan, done), sent_sidecars)
     proven_at = datetime.now(UTC)
-    # From here on a file that is touched is newer than its registration, however long this walk takes.
-    _check_directory(local, services.raw_prefix)
+    _check_directory(local, services.raw_prefix, request.options)
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
     registered = services.register(_registration(services.catalog, request, plan, files, proven_at))
+    if plan.proven:
+        services.upgrade(Upgrade(local.rec_id, registered.row.recording_hash, plan.proven))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
@@ -187,11 +270,12 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         junk=len(plan.junk),
         requests=services.counter.since(before),
         seconds=progress.seconds,
-        evidence=dict(Counter(row.evidence for row in files.values())),
+        evidence=dict(Counter(str(row.evidence) for row in files.values())),
         unlisted_files=plan.unlisted,
         absent_nodes=plan.absent_nodes,
         warnings=tuple(warnings),
         bytes_resumed=progress.bytes_resumed,
+        in_bucket=len(plan.in_bucket),
     )
 
 
@@ -210,60 +294,92 @@ def _counting(plan: IngestPlan, progress: Progress) -> Iterator[None]:
         raise
 
 
-def _standing(catalog: Catalog, request: Request, context: Context) -> _Standing:
-    """Step 2: a conflict is found before a byte moves."""
+def _standing(catalog: Catalog, request: Request) -> _Standing:
+    """Step 2: the recording's rows. Raises ``ConflictError`` where they are another recording's."""
     local = request.local
-    stated = local.stated_hash()
     if request.standing is not None:
-        known, registered = request.standing
+        known_row, registered = request.standing
         # A hash that the manifest itself states may be another recording's: better known before a byte moves. Where
-        # there is none to ask about, nobody waits for the catalog: others of the batch may be at a commit.
-        asked = None if known else local.manifest.identity_hash
+        # there is none to ask about, this one does not wait for the catalog: others of the batch may be at a commit.
+        asked = None if known_row else local.manifest.identity_hash
         with catalog.lock if asked else nullcontext():
             rows = catalog.lookup_all([], [asked]) if asked else []
-            existing = identify([known] if known else rows, local.rec_id, local.manifest.identity_hash)
-            if existing and not known:
+            existing = identify([known_row] if known_row else rows, local.rec_id, local.manifest.identity_hash)
+            if existing and not known_row:
                 registered = tuple(catalog.modalities_for([existing]))
-    else:
-        with catalog.lock:
-            catalog.refresh()
-            rows = catalog.lookup(rec_id=local.rec_id, recording_hash=stated)
-            existing = identify(rows, local.rec_id, local.manifest.identity_hash)
-            registered = tuple(catalog.modalities_for([existing])) if existing else ()
-    hashes: Mapping[str, str] = {}
-    if existing and not request.options.overwrite:
-        hashes = existing_hashes(local, existing, registered, context)
-        hashes = {**hashes, **auxiliary_hashes(local, existing, context)}
-    paths = {file.path for item in registered for file in item.files}
-    ours, waiting = _on_disk(request, paths.union(auxiliary(existing) if existing else ()), hashes)
-    row = ours.recording(stated or "")
+        return _Standing(existing, tuple(registered))
+    with catalog.lock:
+        catalog.refresh()
+        rows = catalog.lookup(rec_id=local.rec_id, recording_hash=local.stated_hash())
+        existing = identify(rows, local.rec_id, local.manifest.identity_hash)
+        return _Standing(existing, tuple(catalog.modalities_for([existing])) if existing else ())
+
+
+def _decided(
+    request: Request, standing: _Standing, planned: Mapping[str, PlannedFile], *, sure: bool = True
+) -> tuple[Decision | None, RecordingExistsError | None]:
+    """What the rows would become; or the error that says that all is registered. ``sure``: what differs is known by its
+    bytes; else only names and sizes are compared. Raises ``ConflictError``.
+    """
+    existing = standing.existing
+    ours, waiting = _on_disk(request, standing.rows, planned, sure=sure)
+    row = ours.recording(request.local.stated_hash() or "")
     try:
-        decision = decide(existing, registered, row, ours.modalities, overwrite=request.options.overwrite)
+        decision = decide(
+            existing, standing.registered, row, ours.modalities, overwrite=request.options.overwrite
+        )
     except RecordingExistsError as error:
         error.waiting = tuple(waiting)
-        raise
-    return _Standing(existing, registered, decision, hashes)
+        return None, error
+    return decision, None
 
 
-def _refuse_lost(catalog: Catalog, rec_id: str, listing: Listing) -> None:
+def _refuse_lost(rec_id: str, standing: _Standing, listing: Listing) -> None:
     """A registered recording is only said to be there where its objects are: all of its rows' keys, whole."""
-    registered = catalog.registered([rec_id]).get(rec_id)
-    sizes = {info.key: info.size_bytes for _, info in listing.items()}
-    files = [file for row in registered[1] for file in row.files] if registered else []
-    lost = [
-        file.path for file in files if file.key.startswith(listing.prefix) and sizes.get(file.key) != file.size_bytes
-    ]
-    beside = (*auxiliary(registered[0]), *sidecars(registered[0])) if registered else ()
-    lost += [path for path in beside if listing.get(path) is None]
+    lost: dict[str, str] = {}
+    for row in standing.rows.values():
+        info = listing.of(row)
+        if info is None:
+            lost[row.path] = "gone"
+        elif info.size_bytes != row.size_bytes:
+            lost[row.path] = f"{info.size_bytes:,} of {row.size_bytes:,} bytes"
+    beside = sidecars(standing.existing) if standing.existing else {}
+    lost |= {path: "gone" for path in beside if listing.get(path) is None}
     if lost:
+        cut = any(why != "gone" for why in lost.values())
+        told = named([f"{shown(path)} ({why})" for path, why in lost.items()])
         raise MissingFilesError(
-            f"{rec_id} is registered, but of its files the bucket no longer holds {named([shown(path) for path in lost])}",
-            hint="Run the same command with --overwrite: it uploads from this disk what is missing, and registers it again.",
+            f"{rec_id} is registered, but the bucket does not hold all of its files any more: {told}",
+            hint=f"Run the same command with --overwrite{' --replace-objects' if cut else ''}: it uploads from this disk"
+            " what is missing, and registers it again.",
             paths=tuple(lost),
         )
 
 
-def _send(services: Services, files: Sequence[PlannedFile], progress: Progress) -> dict[str, Uploaded]:
+def _compare(services: Services) -> Compare:
+    """How an upload judges what is under a key already."""
+
+    def compare(info: ObjectInfo, local: Digest) -> tuple[str, Evidence] | None:
+        proof = holds(services.raw, info, local, services.proofs, lambda _: services.stop.check())
+        return (proof.info.etag, proof.evidence) if proof else None
+
+    return compare
+
+
+def _remembering(memory: Memory, progress: Progress) -> Callable[[UploadEvent], None]:
+    """Tells progress; and each file that was read is remembered as soon as it has ended."""
+
+    def told(event: UploadEvent) -> None:
+        if isinstance(event, Finished):
+            memory.remember(event.result.item.file.path, event.result.digest, [event.result.etag])
+        progress.moved(event)
+
+    return told
+
+
+def _send(
+    services: Services, files: Sequence[PlannedFile], progress: Progress, memory: Memory
+) -> dict[str, Uploaded]:
     """Step 5. Path → what became of it."""
     items = [_item(file) for file in files if file.sends]
     results = upload(
@@ -272,7 +388,8 @@ def _send(services: Services, files: Sequence[PlannedFile], progress: Progress) 
         items,
         stop=services.stop,
         open_uploads=_open_uploads(services, items),
-        on_event=progress.moved,
+        compare=_compare(services),
+        on_event=_remembering(memory, progress),
     )
     return {result.item.file.path: result for result in results}
 
@@ -290,7 +407,12 @@ def _open_uploads(services: Services, items: Sequence[UploadItem]) -> Mapping[st
 
 
 def _send_sidecars(
-    services: Services, request: Request, plan: IngestPlan, progress: Progress, warnings: list[str]
+    services: Services,
+    request: Request,
+    plan: IngestPlan,
+    progress: Progress,
+    warnings: list[str],
+    memory: Memory,
 ) -> tuple[IngestPlan, list[Uploaded]]:
     """Step 6, one after the other: participant.txt, then the manifests. The plan comes back as it was carried out."""
     sent: list[Uploaded] = []
@@ -302,7 +424,8 @@ def _send_sidecars(
                 [_item(sidecar)],
                 stop=services.stop,
                 open_uploads={},
-                on_event=progress.moved,
+                compare=_compare(services),
+                on_event=_remembering(memory, progress),
             )
         except ObjectConflictError:
             # Another one arrived meanwhile: does ours stand back?
@@ -335,27 +458,22 @@ def _item(planned: PlannedFile) -> UploadItem:
         sha256=planned.sha256,
         replace_etag=planned.etag if planned.action == "replace" else None,
         data=planned.data,
+        digest=planned.digest,
     )
 
 
-def _file_rows(services: Services, plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, FileRow]:
+def _file_rows(plan: IngestPlan, done: Mapping[str, Uploaded]) -> dict[str, FileRow]:
     """A row for each file that is in the bucket now, by path."""
     rows: dict[str, FileRow] = {}
     for planned in plan.files:
-        path, size = planned.file.path, planned.file.size_bytes
+        path, file = planned.file.path, planned.file
         result = done.get(path)
+        rows[path] = planned.row
         if result is not None:
-            rows[path] = FileRow(path, planned.key, size, result.sha256, result.etag, result.evidence)
-        else:
-            rows[path] = FileRow(path, planned.key, size, planned.sha256, planned.etag, planned.evidence or "size")
-    for file in plan.in_bucket:
-        sha256, evidence = file.sha256, file.evidence
-        if sha256 is None:
-            # Nobody states it, and the recording_hash is over all raw files: the object itself tells.
-            sha256 = object_sha256(services.raw, file.key, if_match=file.etag, progress=lambda _: services.stop.check())
-            evidence = "sha256"
-        rows[file.path] = FileRow(file.path, file.key, file.size_bytes, sha256, file.etag, evidence)
-    return rows
+            rows[path] = FileRow(
+                path, planned.key, file.size_bytes, result.sha256, result.etag, result.evidence, file.mtime_ns
+            )
+    return rows | {file.path: file.row for file in plan.in_bucket}
 
 
 def _prove(
@@ -363,41 +481,49 @@ def _prove(
 ) -> dict[str, FileRow]:
     """Before the rows: list once more, and find every object as it was left. Returns the files as listed.
 
-    A server may list another ETag than it answered to the write (rclone serve does, for multipart objects): then the
-    object is read back and its sha256 decides.
+    A server may list another ETag than it answered to the write: then the object is read, and its sha256 decides.
     """
-    listing = {info.key: info for info in services.raw.list(f"{services.raw_prefix}{plan.rec_id}/")}
+    listing = list_recording(services.raw, f"{services.raw_prefix}{plan.rec_id}/", files.values())
     etags = {item.item.key: item.etag for item in sent}
     sidecars = [
         FileRow(item.file.path, item.key, item.file.size_bytes, item.sha256, etags.get(item.key, item.etag))
         for item in plan.sidecars
         if item.action != "keep"
     ]
-    proven: dict[str, FileRow] = {}
-    missing: list[str] = []
-    for row in (*files.values(), *sidecars):
-        info = listing.get(row.key)
-        if info is None or info.size_bytes != row.size_bytes:
-            missing.append(row.key)
-        elif info.etag == row.etag:
-            proven[row.path] = row
-        elif row.sha256 is not None and read_back(services.raw, row.key, row.sha256):
-            proven[row.path] = replace(row, etag=info.etag, evidence="sha256")
-        else:
-            missing.append(row.key)
+    rows = (*files.values(), *sidecars)
+    proven = {row.path: now for row in rows if (now := _as_listed(services, row, listing)) is not None}
+    missing = [row.key for row in rows if row.path not in proven]
     if missing:
         raise MissingFilesError(
             f"{plan.rec_id}: the bucket does not hold what was just sent: {', '.join(missing[:20])}",
-            hint="Nothing was registered. Somebody deletes or replaces objects, or the server loses them: find out"
+            hint="Nothing was registered. Objects are deleted or replaced meanwhile, or the server loses them: find out"
             " before running the same command again.",
             paths=tuple(missing),
         )
     return {path: proven[path] for path in files}
 
 
-def _check_directory(local: LocalRecording, key_prefix: str) -> None:
+def _as_listed(services: Services, row: FileRow, listing: Listing) -> FileRow | None:
+    info = listing.of(row)
+    if info is None or info.size_bytes != row.size_bytes:
+        return None
+    if info.etag == row.etag:
+        return row
+    if row.sha256 is None:
+        return None
+    try:
+        proof = known(info, None, services.proofs) or measure_now(services.raw, info, services.proofs)
+    except NotFoundError:
+        return None
+    same = proof.sha256 == row.sha256
+    return replace(row, etag=proof.info.etag, evidence=proof.evidence) if same else None
+
+
+def _check_directory(local: LocalRecording, key_prefix: str, options: Options) -> None:
     """Before the rows: the directory is still what was read. Raises ``FileChangedError`` otherwise."""
-    now = scan_recording(local.root, manifest=local.manifest, key_prefix=key_prefix)
+    now = scan_recording(
+        local.root, manifest=local.manifest, key_prefix=key_prefix, not_unfinished=options.not_unfinished
+    )
     before = {(file.path, file.size_bytes, file.mtime_ns) for file in local.scan.files}
     changed = sorted(
         {entry[0] for entry in before ^ {(file.path, file.size_bytes, file.mtime_ns) for file in now.files}}
@@ -432,11 +558,8 @@ def _registration(
         local.manifest,
         local.times,
         workers,
-        {
-            planned.file.path: [planned.file.size_bytes, files[planned.file.path].sha256]
-            for planned in plan.files
-            if planned.file.path not in raw_paths
-        },
+        [files[planned.file.path] for planned in plan.files if planned.file.path not in raw_paths]
+        + [files[there.path] for there in plan.in_bucket if not there.worker],
         tuple(name for name in (request.participant, *plan.kept_names) if name),
         settled(plan.sidecars, local, request.participant),
     )
@@ -459,21 +582,22 @@ def _registered_workers(local: LocalRecording, registered: Sequence[ModalityRow]
 
 
 def _on_disk(
-    request: Request, registered: Collection[str], hashes: Mapping[str, str]
+    request: Request, registered: Collection[str], planned: Mapping[str, PlannedFile], *, sure: bool
 ) -> tuple[Contents, Sequence[str]]:
     """What the disk alone can tell, and the manifests that wait for another half. ``registered``: paths that are;
-    ``hashes``: sha256s that were measured.
+    ``planned``: files with the sha256s that were measured. Without ``sure`` only names and sizes are told.
     """
     local = request.local
+
+    def row(file: LocalFile) -> FileRow:
+        item = planned.get(file.path)
+        sha256 = item.sha256 if item else local.stated_sha256(file.path)
+        return FileRow(file.path, "", file.size_bytes, sha256 if sure else None)
+
     workers: dict[str, list[FileRow]] = {}
     for file in local.scan.raw:
-        sha256 = hashes.get(file.path) or local.stated_sha256(file.path)
-        workers.setdefault(file.worker, []).append(FileRow(file.path, "", file.size_bytes, sha256))
-    auxiliary: dict[str, list[int | str | None]] = {
-        file.path: [file.size_bytes, hashes.get(file.path) or local.stated_sha256(file.path)]
-        for file in local.data_files
-        if file.kind == "auxiliary"
-    }
+        workers.setdefault(file.worker, []).append(row(file))
+    auxiliary = [row(file) for file in local.data_files if file.kind == "auxiliary"]
     participants = (request.participant,) if request.participant else ()
     sidecars, waiting = local_sidecars(local, registered, request.participant)
     contents = Contents(local.rec_id, local.manifest, local.times, workers, auxiliary, participants, sidecars)

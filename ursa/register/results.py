@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from ursa.catalog.metadata import Sidecar
-from ursa.catalog.rows import RecordingRow
-from ursa.policies import Action
+from ursa.catalog.rows import FileRow, RecordingRow
+from ursa.policies import Action, Evidence
 from ursa.recording import LocalFile
-from ursa.store.protocol import Evidence
+from ursa.transfer.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,10 @@ class PlannedFile:
     """A file on the disk and what happens to it.
 
     ``skip``: the bucket holds this content, proven as well as ``evidence`` says. ``upload``: there is no such object.
-    ``replace``: the object with ``etag`` holds other content and may be replaced. ``keep``: a peer's object stays, and
-    ``theirs`` says what it is.
+    ``replace``: the object with ``etag`` holds other content (``theirs_sha256``, where it was read) and may be replaced.
+    ``keep``: a peer's object stays, and ``theirs`` says what it is. ``sha256``: of the file on the disk, where it was read
+    (``digest``), else as it is stated. ``trusted``: by what a skip counts as the same without proof. ``read_at``: when the
+    file was read, where only that vouches for it.
     """
 
     file: LocalFile
@@ -30,6 +33,17 @@ class PlannedFile:
     evidence: Evidence | None = None
     data: bytes | None = field(default=None, repr=False)
     theirs: Sidecar | None = None
+    digest: Digest | None = field(default=None, repr=False)
+    trusted: str = ""
+    read_at: datetime | None = None
+    theirs_sha256: str | None = None
+
+    @property
+    def row(self) -> FileRow:
+        """Of a skip: the file's row as it is measured now."""
+        evidence = self.evidence or Evidence.SIZE
+        file = self.file
+        return FileRow(file.path, self.key, file.size_bytes, self.sha256, self.etag, evidence, file.mtime_ns)
 
     @property
     def sends(self) -> bool:
@@ -39,7 +53,7 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class BucketFile:
-    """A listed file that is not on this disk but in the bucket, with the listed size."""
+    """A listed file that is not on this disk but in the bucket, and what its bytes were measured to be."""
 
     path: str
     key: str
@@ -49,10 +63,17 @@ class BucketFile:
     evidence: Evidence
     worker: str
 
+    @property
+    def row(self) -> FileRow:
+        """The file's row."""
+        return FileRow(self.path, self.key, self.size_bytes, self.sha256, self.etag, self.evidence)
+
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
     """All that an ingest will do, before a byte has moved. ``--dry-run`` prints it; ``ingest`` executes it.
+
+    ``proven``: rows of registered files that this run has measured better than they say.
 
     ``kept_names``: where a peer's participant.txt stays in the bucket, the names in it and in this disk's.
     ``bytes_in_parts``: bytes of what is to be sent that earlier runs left in open uploads; only a dry run looks.
@@ -72,6 +93,7 @@ class IngestPlan:
     junk: tuple[str, ...]
     warnings: tuple[str, ...]
     bytes_in_parts: int = 0
+    proven: Mapping[str, FileRow] = field(default_factory=dict)
 
     @property
     def sends(self) -> tuple[PlannedFile, ...]:
@@ -105,7 +127,7 @@ class IngestResult:
 
     ``bytes_resumed``: the share of ``bytes_uploaded`` that an earlier run had sent. ``files_uploaded`` and
     ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
-    participant.txt). ``unlisted``: files that no manifest lists, uploaded all the same. ``junk``: files left on the
+    participant.txt). ``in_bucket``: listed files that are not on this disk, and that the bucket was measured to hold. ``unlisted``: files that no manifest lists, uploaded all the same. ``junk``: files left on the
     disk (``.DS_Store`` and the like). ``requests``: by billing class, to the raw and assets buckets through the
     store (deltalake's own are not seen). ``evidence`` counts data files by how well they are proven. ``paused`` is
     False here; the rig's daemon sets it.
@@ -127,3 +149,9 @@ class IngestResult:
     absent_nodes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     bytes_resumed: int = 0
+    in_bucket: int = 0
+
+    @property
+    def by_size_only(self) -> int:
+        """How many data files nothing proves: their size fits."""
+        return sum(count for name, count in self.evidence.items() if not Evidence(name).proven)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ursa.bucket.listing import Listing
 from ursa.catalog.metadata import Sidecar
 from ursa.errors import FileChangedError, InvalidRecordingError, ManifestError, ObjectConflictError
 from ursa.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest, shown
@@ -19,7 +20,8 @@ from ursa.recording import (
     read_participant,
 )
 from ursa.register.local import LocalRecording
-from ursa.register.planning import Listing, node_here, source_of
+from ursa.register.memory import source_of
+from ursa.register.planning import node_here
 from ursa.register.results import PlannedFile
 from ursa.store import ObjectInfo, Store
 from ursa.transfer.digest import SourceFile, read_whole, reading

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from ursa.bucket.proof import Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import (
-    AUXILIARY_KEY,
     REGISTERED_AT_KEY,
     SIDECARS_KEY,
     WORKERS_KEY,
-    auxiliary,
     sidecars,
     workers_of,
 )
@@ -31,8 +30,8 @@ from ursa.errors import (
     UsageError,
 )
 from ursa.manifest import shown
-from ursa.names import is_sha256
 from ursa.manifest.names import is_unicode
+from ursa.names import is_sha256
 from ursa.policies import ModalityOnConflict, OnConflict
 from ursa.recording import clean_participant
 from ursa.register.decide import identify
@@ -138,8 +137,6 @@ def _check_own_keys(pairs: Mapping[str, str]) -> None:
     row = RecordingRow("", "", metadata=pairs)
     if WORKERS_KEY in pairs and workers_of(row) is None:
         raise _own(WORKERS_KEY)
-    if pairs.get(AUXILIARY_KEY, "{}") != "{}" and not auxiliary(row):
-        raise _own(AUXILIARY_KEY)
     if pairs.get(SIDECARS_KEY, "{}") != "{}" and not sidecars(row):
         raise _own(SIDECARS_KEY)
     name = pairs.get(REC_ID_KEY)
@@ -214,7 +211,7 @@ def register_recording(catalog: Catalog, wanted: Given, policy: OnConflict) -> R
 
 
 def register_modality(
-    catalog: Catalog, store: Store, raw_prefix: str, wanted: ModalityRow, policy: ModalityOnConflict
+    catalog: Catalog, store: Store, raw_prefix: str, wanted: ModalityRow, policy: ModalityOnConflict, proofs: Proofs
 ) -> ModalityRow:
     """Make a modality's row, or with ``overwrite`` replace the one that is there; its files are in the bucket.
 
@@ -225,7 +222,7 @@ def register_modality(
     """
     recording = catalog.get_recording(wanted.recording_hash)
     _refuse_existing(catalog, recording, wanted, policy)
-    files = prove_files(store, f"{raw_prefix}{recording.rec_id}/", wanted.files)
+    files = prove_files(store, f"{raw_prefix}{recording.rec_id}/", wanted.files, proofs)
     row = replace(
         wanted,
         rec_id=recording.rec_id,
@@ -244,10 +241,10 @@ def register_modality(
         _refuse_existing(catalog, recording, row, policy)
         return Change([row], these_modalities([row]) if there else None, f"register_modality:{policy}")
 
-    def write(after_flip: bool) -> None:
+    def write(after_flip: bool) -> Change[ModalityRow] | None:
         # The recording first, as in any merge: it then says that this worker is a part of it.
         catalog.recordings.compare_and_swap(lambda: _cover(catalog, row))
-        catalog.modalities.compare_and_swap(lambda: change(after_flip))
+        return catalog.modalities.compare_and_swap(lambda: change(after_flip))
 
     return _written(catalog, write, outcome)
 
@@ -265,23 +262,21 @@ def register_participant(catalog: Catalog, display_name: str, key: str | None) -
         outcome[:] = there[:1] or [wanted]
         return None if there else Change([wanted], None, "register_participant")
 
-    def write(_after_flip: bool) -> None:
-        catalog.participants.compare_and_swap(change)
-
-    return _written(catalog, write, outcome)
+    return _written(catalog, lambda _after_flip: catalog.participants.compare_and_swap(change), outcome)
 
 
-def _written(catalog: Catalog, write: Callable[[bool], object], outcome: list[R]) -> R:
+def _written(catalog: Catalog, write: Callable[[bool], Change[R] | None], outcome: list[R]) -> R:
     """Write, follow a rebuild's flip, and write again where it came in between; returns the row.
 
-    ``write`` is told whether it has written before the flip: the row that it then finds may be its own.
+    ``write`` is told whether it has written before the flip: the row that it then finds may be its own. ``outcome`` is
+    what was decided last; what landed is told in its place.
     """
     with catalog.lock:
         catalog.refresh()
-        catalog.write(lambda: write(False))
+        landed = catalog.write(lambda: write(False))
         if catalog.follow_pointer():
-            catalog.write(lambda: write(True))
-    return outcome[0]
+            landed = catalog.write(lambda: write(True))
+    return landed.rows[0] if landed else outcome[0]
 
 
 def _cover(catalog: Catalog, modality: ModalityRow) -> Change[RecordingRow] | None:

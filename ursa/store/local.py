@@ -23,6 +23,7 @@ from typing import IO
 import orjson
 
 from ursa.errors import StorageError
+from ursa.names import disk_name, on_disk
 from ursa.policies import Evidence
 from ursa.store.abandoned import remove_abandoned
 from ursa.store.local_records import Record, Records
@@ -87,8 +88,8 @@ class LocalStore:
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         try:
-            with _words(prefix, "list"), os.scandir(self._data / prefix) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
+            with _words(prefix, "list"), os.scandir(self._data / on_disk(prefix)) as entries:
+                names = sorted(disk_name(entry.name) for entry in entries if entry.is_dir())
         except NotFoundError:
             return
         yield from (f"{prefix}{name}/" for name in names)
@@ -224,7 +225,7 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         if not key or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
             raise StorageError(f"{key!r} is not a key that a directory can hold", key=key)
-        return self._data / key
+        return self._data / on_disk(key)
 
     def _upload(self, key: str, upload_id: str) -> Path:
         directory = self._own / "uploads" / upload_id
@@ -323,9 +324,11 @@ def _walk(root: Path, directory: str, prefix: str, after: str) -> Iterator[tuple
     order of their bytes. Directories that hold none of them are not opened.
     """
     try:
-        with os.scandir(root / directory) as entries:
+        with os.scandir(root / on_disk(directory)) as entries:
             # A directory sorts as its keys do, with the '/': after `a.txt`, before `a0`.
-            found = sorted(((f"{directory}{entry.name}", entry, _is_directory(entry)) for entry in entries), key=_order)
+            found = sorted(
+                ((f"{directory}{disk_name(entry.name)}", entry, _is_directory(entry)) for entry in entries), key=_order
+            )
     except (FileNotFoundError, NotADirectoryError):
         return
     for key, entry, below in found:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import orjson
 
-from ursa.names import is_sha256
+from ursa.names import is_sha256, on_disk
 from ursa.store.protocol import TransientError
 
 _SETTLED_NS = 2_500_000_000
@@ -68,13 +68,13 @@ class Records:
 
     def path(self, key: str) -> Path:
         """Where a key's record is."""
-        return self._directory / key
+        return self._directory / on_disk(key)
 
     def find(self, key: str) -> Record | None:
         """The record of a key, whether it still counts or not; None where there is none that can be read."""
         # A listing reads one for each object: os calls take a third of the time of a Path's.
         try:
-            descriptor = os.open(self._base + key, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._base + on_disk(key), os.O_RDONLY | os.O_CLOEXEC)
         except (OSError, ValueError):
             return None
         try:
@@ -100,7 +100,7 @@ class Records:
             return found
         if file is not None:
             return self._measured(key, file, found, keep)
-        with (self._data / key).open("rb") as opened:
+        with (self._data / on_disk(key)).open("rb") as opened:
             return self._measured(key, opened, found, keep)
 
     def keep(self, key: str, file: IO[bytes], record: Record) -> None:
@@ -111,7 +111,7 @@ class Records:
         stat = os.fstat(file.fileno())
         with contextlib.suppress(FileNotFoundError):
             # While it is open no other file can get its inode.
-            if record.counts_for(stat) and os.path.samestat(stat, (self._data / key).stat()):
+            if record.counts_for(stat) and os.path.samestat(stat, (self._data / on_disk(key)).stat()):
                 self._write(key, record)
 
     def _write(self, key: str, record: Record) -> None:

@@ -6,43 +6,95 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from ursa.disk.fingerprint import Disks, Fingerprint
+from ursa.disk.sighting import Sighting, open_beneath
 from ursa.errors import FileChangedError, StorageError
 from ursa.transfer.parts import likely_part_sizes, multipart_etag
 
 _BLOCK_BYTES = 1 << 20
 _GONE = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT}
+_ANOTHER = {errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.EMLINK}
+_WAIT = "Nothing was registered. Wait until the copy or the rig is done, then run the same command again."
+
+DISKS = Disks()
+"""What this process knows of the disks that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A local file as it was when the recording was read. ``path`` is its name in messages."""
+    """A local file as it was when the recording was read. ``path`` is its name in messages; ``sighting``: where it lies
+    below the recording's directory, which it is opened beneath; None for a file that lies elsewhere.
+    """
 
     path: str
     source: Path
     size_bytes: int
     mtime_ns: int
+    sighting: Sighting | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What identifies a file's content: its size in bytes, sha256, and the ETags an object of it may have."""
+    """What identifies a file's content: its size in bytes, sha256, and the ETags an object of it may have.
+
+    ``fingerprint``: by which the file may be remembered; None where it may not. ``opened_at``: when the reading began, on
+    the monotonic clock.
+    """
 
     size_bytes: int
     sha256: str
     etags: frozenset[str] = frozenset()
+    fingerprint: Fingerprint | None = None
+    opened_at: float = 0.0
+
+
+@dataclass
+class OpenFile:
+    """A file that is being read. ``finish`` after its last byte."""
+
+    file: SourceFile
+    stream: IO[bytes]
+    opened_at: float = field(default_factory=time.monotonic)
+    fingerprint: Fingerprint | None = None
+    restless: bool = False
+    """Its change time moved since it was found, and nothing else: it is to be read once more before it is relied on."""
+
+    def finish(self) -> None:
+        """Look whether it is still as it was found. Raises ``FileChangedError``."""
+        stat = check_unchanged(self.file, self.stream)
+        seen = self.file.sighting
+        self.restless = seen is not None and stat.st_ctime_ns != seen.ctime_ns
+        if seen is not None and not self.restless:
+            self.fingerprint = DISKS.of_open(self.stream.fileno(), stat)
 
 
 @contextlib.contextmanager
-def opened(file: SourceFile) -> Iterator[IO[bytes]]:
+def opened(file: SourceFile) -> Iterator[OpenFile]:
     """Open a file, unbuffered; refuse it (``FileChangedError``) where it is no longer as it was."""
-    with reading(file), file.source.open("rb", buffering=0) as stream:
+    with reading(file), open(_descriptor(file), "rb", buffering=0) as stream:
         check_unchanged(file, stream)
-        yield stream
+        yield OpenFile(file, stream)
+
+
+def _descriptor(file: SourceFile) -> int | Path:
+    if file.sighting is None:
+        return file.source
+    try:
+        return open_beneath(file.sighting.root, file.sighting.beneath)
+    except OSError as error:
+        if error.errno not in _ANOTHER:
+            raise
+        raise FileChangedError(
+            f"{file.path} is not the file any more that was found there: a link or something else took its place",
+            hint="Nothing was registered. Find out what changes the recording, then run the same command again.",
+            path=file.path,
+        ) from None
 
 
 @contextlib.contextmanager
@@ -70,19 +122,20 @@ def reading(file: SourceFile) -> Iterator[None]:
         ) from None
 
 
-def check_unchanged(file: SourceFile, stream: IO[bytes]) -> None:
-    """Raise ``FileChangedError`` where size or mtime are not what they were."""
+def check_unchanged(file: SourceFile, stream: IO[bytes]) -> os.stat_result:
+    """Raise ``FileChangedError`` where a file is not what it was found to be: its size, mtime, device or inode."""
     stat = os.fstat(stream.fileno())
-    if stat.st_size != file.size_bytes or stat.st_mtime_ns != file.mtime_ns:
-        grown = stat.st_size - file.size_bytes
-        change = (
-            f"its size went from {file.size_bytes} to {stat.st_size} bytes" if grown else "its modification time moved"
-        )
-        raise FileChangedError(
-            f"{file.path} is still being written: {change} while it was read",
-            hint="Nothing was registered. Wait until the copy or the rig is done, then run the same command again.",
-            path=file.path,
-        )
+    change = ""
+    if stat.st_size != file.size_bytes:
+        change = f"its size went from {file.size_bytes} to {stat.st_size} bytes"
+    elif stat.st_mtime_ns != file.mtime_ns:
+        change = "its modification time moved"
+    elif file.sighting and (stat.st_dev, stat.st_ino) != (file.sighting.device, file.sighting.inode):
+        if DISKS.rules_at(stream.fileno(), stat.st_dev).stable_inodes:
+            change = "another file took its place"
+    if change:
+        raise FileChangedError(f"{file.path} is still being written: {change} while it was read", hint=_WAIT, path=file.path)
+    return stat
 
 
 def read_exactly(file: SourceFile, stream: IO[bytes], count: int) -> bytes:
@@ -109,10 +162,27 @@ def read_into(file: SourceFile, stream: IO[bytes], view: memoryview) -> None:
 
 def read_whole(file: SourceFile) -> bytes:
     """A small file, unchanged between before the first byte and after the last."""
-    with opened(file) as stream:
-        data = read_exactly(file, stream, file.size_bytes)
-        check_unchanged(file, stream)
-        return data
+    return read_file(file)[0]
+
+
+def read_file(file: SourceFile) -> tuple[bytes, Digest]:
+    """As ``read_whole``, with what identifies it."""
+    with opened(file) as found:
+        data = read_exactly(file, found.stream, file.size_bytes)
+        found.finish()
+        if found.restless:
+            found.stream.seek(0)
+            if read_exactly(file, found.stream, file.size_bytes) != data:
+                raise changed_in_secret(file)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return data, Digest(len(data), sha256, frozenset(), found.fingerprint, found.opened_at)
+
+
+def changed_in_secret(file: SourceFile) -> FileChangedError:
+    """The error for a file that gives other bytes, with the size and the mtime that it had."""
+    return FileChangedError(
+        f"{file.path} is still being written: it gave other bytes when it was read once more", hint=_WAIT, path=file.path
+    )
 
 
 def digest(
@@ -129,18 +199,33 @@ def digest(
     cutters = [_EtagCutter(size) for size in likely_part_sizes(file.size_bytes, count)] if count else []
     if is_md5(etag):
         cutters = [_EtagCutter(0)]
+    with opened(file) as found:
+        sha256 = _hashed(found, cutters, progress)
+        found.finish()
+        if found.restless and hashed_again(found) != sha256:
+            raise changed_in_secret(file)
+    etags = frozenset(cutter.etag() for cutter in cutters)
+    return Digest(file.size_bytes, sha256, etags, found.fingerprint, found.opened_at)
+
+
+def hashed_again(found: OpenFile) -> str:
+    """The sha256 of a file that is open, read once more from its start."""
+    found.stream.seek(0)
+    return _hashed(found, [], lambda _count: None)
+
+
+def _hashed(found: OpenFile, cutters: list[_EtagCutter], progress: Callable[[int], object]) -> str:
     sha256 = hashlib.sha256()
-    with opened(file) as stream:
-        left = file.size_bytes
-        while left > 0:
-            block = read_exactly(file, stream, min(left, _BLOCK_BYTES))
-            left -= len(block)
-            sha256.update(block)
-            for cutter in cutters:
-                cutter.update(block)
-            progress(len(block))
-        check_unchanged(file, stream)
-    return Digest(file.size_bytes, sha256.hexdigest(), frozenset(cutter.etag() for cutter in cutters))
+    left = found.file.size_bytes
+    while left > 0:
+        block = read_exactly(found.file, found.stream, min(left, _BLOCK_BYTES))
+        left -= len(block)
+        sha256.update(block)
+        for cutter in cutters:
+            cutter.update(block)
+        progress(len(block))
+    check_unchanged(found.file, found.stream)
+    return sha256.hexdigest()
 
 
 def is_md5(etag: str) -> bool:

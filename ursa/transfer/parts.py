@@ -16,6 +16,7 @@ MAX_PARTS = 10_000
 COMMON_PART_BYTES = (5 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 50 * MIB, 64 * MIB)
 
 
+_MOST_GUESSES = 16
 # Up to this file size, parts of this size: what a killed run loses is the parts in flight.
 _SMALLER_PARTS = ((480 * MIB, 5 * MIB), (1 << 30, 8 * MIB))
 
@@ -48,6 +49,15 @@ def multipart_etag(md5s: Iterable[str]) -> str:
 
 
 def likely_part_sizes(size_bytes: int, count: int) -> tuple[int, ...]:
-    """The usual part sizes that cut ``size_bytes`` into ``count`` parts."""
-    sizes = dict.fromkeys((part_bytes(size_bytes), *COMMON_PART_BYTES))
-    return tuple(size for size in sizes if part_count(size_bytes, size) == count)
+    """The part sizes that cut ``size_bytes`` into ``count`` parts: the usual ones, and every MiB and million of bytes
+    where these are at most 16. Each costs an md5 of the whole file, and saves reading the object.
+    """
+    least = max(1, -(-size_bytes // count))
+    most = (size_bytes - 1) // (count - 1) if count > 1 else least
+    usual = [size for size in (part_bytes(size_bytes), *COMMON_PART_BYTES) if part_count(size_bytes, size) == count]
+    round_ones = [
+        size for unit in (MIB, 10**6) for size in range(-(-least // unit) * unit, most + 1, unit)[: _MOST_GUESSES + 1]
+    ]
+    if count == 1:
+        return (least,)
+    return tuple(dict.fromkeys([*usual, *(round_ones if len(round_ones) <= _MOST_GUESSES else ())]))

@@ -7,14 +7,15 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 from ursa.errors import ChecksumMismatchError, ObjectConflictError, StorageError, named
-from ursa.store import NoSuchUploadError, NotFoundError, OpenUpload, Part, PreconditionFailedError, Store
-from ursa.store.protocol import SHA256_KEY, Evidence
-from ursa.transfer.digest import Digest, SourceFile, check_unchanged, opened, read_into, read_whole
+from ursa.policies import Evidence
+from ursa.store import NoSuchUploadError, NotFoundError, ObjectInfo, OpenUpload, Part, PreconditionFailedError, Store
+from ursa.store.protocol import SHA256_KEY
+from ursa.transfer.digest import Digest, SourceFile, changed_in_secret, hashed_again, opened, read_file, read_into
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.lane import Lane
 from ursa.transfer.parts import (
@@ -26,7 +27,6 @@ from ursa.transfer.parts import (
     part_count,
     parts_in_flight,
 )
-from ursa.transfer.prove import read_back, same_content
 
 _LARGE_FILES_AT_ONCE: Final = 2  # reading ahead in more files than this makes a network disk seek
 _TELL_BYTES: Final = 1 * MIB
@@ -38,7 +38,7 @@ class UploadItem:
     """A file to send.
 
     ``sha256``: what the manifest states, or None. ``replace_etag``: the object that this one may replace; None means
-    put-if-absent. ``data``: the content, where somebody has read it already.
+    put-if-absent. ``data``: the content, where it was read already, and what that reading told of the file.
     """
 
     file: SourceFile
@@ -46,6 +46,7 @@ class UploadItem:
     sha256: str | None = None
     replace_etag: str | None = None
     data: bytes | None = field(default=None, repr=False)
+    digest: Digest | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -55,13 +56,20 @@ class UploadItem:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A file that is in the store. ``sent`` is False where somebody else had put the same content there first."""
+    """A file that is in the store. ``sent`` is False where another process had put the same content there first.
+    ``digest``: what reading it told.
+    """
 
     item: UploadItem
-    sha256: str
+    digest: Digest
     etag: str
     evidence: Evidence
     sent: bool = True
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, and of the object."""
+        return self.digest.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,9 @@ class Finished:
 
 UploadEvent = Moved | Finished
 
+Compare = Callable[[ObjectInfo, Digest], tuple[str, Evidence] | None]
+"""Whether an object holds these bytes: its ETag and how well that is proven, or None (``ursa.bucket.proof``)."""
+
 
 def upload(
     engine: Engine,
@@ -91,9 +102,11 @@ def upload(
     *,
     stop: Stop,
     open_uploads: Mapping[str, Sequence[OpenUpload]],
+    compare: Compare,
     on_event: Callable[[UploadEvent], object],
 ) -> list[Uploaded]:
-    """Send ``items``; returns them in the same order, each proven to be there.
+    """Send ``items``; returns them in the same order, each proven to be there. ``compare``: asked about what is under a
+    key already.
 
     Events come in the calling thread, in order. The first error stops the rest: nothing new starts, what is in flight
     ends, and the error is raised. So does an exception of ``on_event``, and a KeyboardInterrupt.
@@ -104,15 +117,21 @@ def upload(
         ObjectConflictError: the bucket has other content under a key.
         StorageError: the store or the disk failed for good.
     """
-    run = _Run(engine, store, stop, open_uploads)
+    run = _Run(engine, store, stop, open_uploads, compare)
     return run.execute(items, on_event)
 
 
 class _Run:
     def __init__(
-        self, engine: Engine, store: Store, stop: Stop, open_uploads: Mapping[str, Sequence[OpenUpload]]
+        self,
+        engine: Engine,
+        store: Store,
+        stop: Stop,
+        open_uploads: Mapping[str, Sequence[OpenUpload]],
+        compare: Compare,
     ) -> None:
         self.engine = engine
+        self.compare = compare
         self.store = store
         self.stop = stop
         self.open_uploads = open_uploads
@@ -175,51 +194,56 @@ class _Run:
         self.events.put(Finished(self._put(item), item.size_bytes))
 
     def _put(self, item: UploadItem) -> Uploaded:
-        data = self._content(item)
-        sha256 = hashlib.sha256(data).hexdigest()
-        check_stated(item, sha256)
+        data, digest = self._content(item)
+        check_stated(item, digest.sha256)
         self.engine.bandwidth.wait(len(data), self.stop)
         try:
             with self.engine.window.timed():
                 put = self.store.put(
                     item.key,
                     data,
-                    sha256=sha256,
+                    sha256=digest.sha256,
                     if_absent=item.replace_etag is None,
                     if_match=item.replace_etag,
-                    metadata={SHA256_KEY: sha256},
+                    metadata={SHA256_KEY: digest.sha256},
                 )
         except PreconditionFailedError:
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            return self._settle(item, Digest(len(data), sha256, frozenset({md5})))
-        evidence = put.evidence if put.evidence != "size" else self._read_back(item, sha256)
-        return Uploaded(item, sha256, put.etag, evidence)
+            return self._settle(item, replace(digest, etags=frozenset({md5})))
+        if put.evidence.proven:
+            return Uploaded(item, digest, put.etag, put.evidence)
+        return self._read_back(item, digest)
 
-    def _content(self, item: UploadItem) -> bytes:
-        if item.data is None:
-            return read_whole(item.file)
-        with opened(item.file):
+    def _content(self, item: UploadItem) -> tuple[bytes, Digest]:
+        if item.data is None or item.digest is None:
+            return read_file(item.file)
+        with opened(item.file) as found:
             # Read earlier: opening it has compared size and mtime once more.
-            return item.data
+            found.finish()
+            if found.restless and hashed_again(found) != item.digest.sha256:
+                raise changed_in_secret(item.file)
+            return item.data, replace(item.digest, fingerprint=None) if found.restless else item.digest
 
     def _settle(self, item: UploadItem, local: Digest) -> Uploaded:
-        """Somebody, perhaps this process in a request whose reply was lost, wrote the key first."""
-        found = self.store.head(item.key)
-        evidence = same_content(self.store, found, local)
-        if evidence is None:
-            raise conflict([item.key])
-        return Uploaded(item, local.sha256, found.etag, evidence, sent=False)
+        """Another process, perhaps this one in a request whose reply was lost, wrote the key first."""
+        return self._compared(item, self.store.head(item.key), local) or _refuse(item)
 
-    def _read_back(self, item: UploadItem, sha256: str) -> Evidence:
-        evidence = read_back(self.store, item.key, sha256)
-        if evidence is None:
+    def _compared(self, item: UploadItem, found: ObjectInfo, local: Digest) -> Uploaded | None:
+        """What the object under the key is, where it holds the same bytes."""
+        held = self.compare(found, local)
+        return Uploaded(item, local, *held, sent=False) if held else None
+
+    def _read_back(self, item: UploadItem, local: Digest) -> Uploaded:
+        """Of a store that did not prove that it has what was sent: what it gives back decides."""
+        found = self._compared(item, self.store.head(item.key), local)
+        if found is None:
             raise StorageError(
                 f"{item.key} arrived damaged: what the store gives back is not what was sent",
                 hint="Run the same command with --replace-objects; if it happens again, the network or server is at fault.",
                 key=item.key,
                 operation="write",
             )
-        return evidence
+        return replace(found, sent=True)
 
     def _send_large(self, items: queue.SimpleQueue[UploadItem]) -> None:
         while not self.stop.is_set():
@@ -248,12 +272,10 @@ class _LargeFile:
     def send(self) -> Uploaded | None:
         self._take_over_or_create()
         self.places = threading.Semaphore(parts_in_flight(self.item.file.size_bytes, self.part_bytes))
-        parts, sha256 = self._send_parts()
+        parts, local = self._send_parts()
         if self.run.stop.is_set():
             return None
-        self._check_stated(sha256)
-        md5s = [self.md5s[number] for number in sorted(self.md5s)]
-        local = Digest(self.item.file.size_bytes, sha256, frozenset({multipart_etag(md5s)}))
+        self._check_stated(local.sha256)
         try:
             etag = self.run.store.complete_upload(
                 self.item.key,
@@ -267,8 +289,8 @@ class _LargeFile:
         except NoSuchUploadError:
             return self._settle_completed(local)
         if etag in local.etags:
-            return Uploaded(self.item, sha256, etag, "etag")
-        return Uploaded(self.item, sha256, etag, self.run._read_back(self.item, sha256))
+            return Uploaded(self.item, local, etag, Evidence.ETAG)
+        return self.run._read_back(self.item, local)
 
     def _settle_completed(self, local: Digest) -> Uploaded:
         """The upload is gone: another process completed it, or somebody aborted it."""
@@ -313,11 +335,11 @@ class _LargeFile:
         fits = all(part.size_bytes == min(size, total - (part.number - 1) * size) for part in parts.values())
         return size if fits else 0
 
-    def _send_parts(self) -> tuple[list[Part], str]:
+    def _send_parts(self) -> tuple[list[Part], Digest]:
         sha256 = hashlib.sha256()
         pending: list[Future[Part | None]] = []
         total = self.item.file.size_bytes
-        with opened(self.item.file) as stream:
+        with opened(self.item.file) as found:
             for number in range(1, part_count(total, self.part_bytes) + 1):
                 length = min(self.part_bytes, total - (number - 1) * self.part_bytes)
                 memory = self.run.engine.memory
@@ -328,7 +350,7 @@ class _LargeFile:
                 going = False
                 try:
                     # One part ahead: what waits for its turn is read and hashed by then.
-                    read_into(self.item.file, stream, view)
+                    read_into(self.item.file, found.stream, view)
                     sha256.update(view)
                     going = self._turn()
                 finally:
@@ -339,8 +361,12 @@ class _LargeFile:
                 pending.append(self.run.engine.submit(partial(self._part_task, number, view, buffer)))
             # Everything read is sent before the file is left: an interrupted run leaves whole parts to take over.
             parts = [part for future in pending if (part := future.result()) is not None]
-            check_unchanged(self.item.file, stream)
-        return parts, sha256.hexdigest()
+            found.finish()
+            if found.restless and not self.run.stop.is_set() and hashed_again(found) != sha256.hexdigest():
+                raise changed_in_secret(self.item.file)
+        etag = multipart_etag(self.md5s[number] for number in sorted(self.md5s)) if self.md5s else ""
+        local = Digest(total, sha256.hexdigest(), frozenset({etag}), found.fingerprint, found.opened_at)
+        return parts, local
 
     def _turn(self) -> bool:
         """Wait for a place among this file's parts, and among all requests; False where the run is stopped."""
@@ -420,6 +446,10 @@ def check_stated(item: UploadItem, sha256: str) -> None:
             expected=item.sha256,
             found=sha256,
         )
+
+
+def _refuse(item: UploadItem) -> NoReturn:
+    raise conflict([item.key])
 
 
 def conflict(keys: Sequence[str]) -> ObjectConflictError:
