@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
 
+from ursa.names import disk_name, on_disk
+
 
 def walk(root: Path, directory: str, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
     """Keys below ``directory`` ("" or with a trailing '/') that start with ``prefix`` and come after ``after``, in the
