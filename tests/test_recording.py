@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError
-from ursa.manifest import Manifest, parse_manifest
+from ursa.manifest import Manifest, beside_in, is_unfinished, parse_manifest
 from ursa.recording import (
     load_manifest,
     parse_participant,
@@ -183,6 +183,19 @@ def test_unfinished_directories(rec: Path) -> None:
         put(rec, path)
     error = refused(rec, manifest("eeg_a/.rsync-partial/deep/listed"))
     assert error.fields["paths"] == ("eeg_a/.dir.Ab12cD/a", "eeg_a/.rsync-partial/deep/x", "eeg_a/y.PART/z")
+
+
+def test_a_disk_and_a_bucket_are_judged_alike(rec: Path) -> None:
+    names = ["x", ".x.random", ".x.Ab12cD", ".y.random", "z.part", ".rsync-partial"]
+    paths = [
+        f"{above}{name}" for above in ("", "eeg_a/", "eeg_a/.sub.random/", ".eeg_a.Ab12cD/", "b.tmp/") for name in names
+    ]
+    paths += ["eeg_a/sub/w", "eeg_b/.rsync-partial/w", "eeg_b/.sub.random/w"]
+    for path in paths:
+        put(rec, path)
+    unfinished = sorted(path for path in paths if is_unfinished(path, beside_in(paths)))
+    assert refused(rec).fields["paths"] == tuple(unfinished)
+    assert {"eeg_a/.sub.random/x", ".eeg_a.Ab12cD/x"} <= set(unfinished) and "eeg_b/.sub.random/w" not in unfinished
 
 
 def test_unfinished_copies_of_rsync(rec: Path) -> None:

@@ -16,7 +16,7 @@ from ursa.batch.find import find_recordings, nothing_found
 from ursa.batch.listed import Listed
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
-from ursa.batch.survey import Look, Survey, state_of_scan
+from ursa.batch.survey import Survey, Surveyed, state_of_scan
 from ursa.bucket.record import Entry, read_record, record_key
 from ursa.catalog.history import Operation, history
 from ursa.catalog.overview import RecordingOverview, overview
@@ -34,7 +34,7 @@ from ursa.errors import (
 )
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
-from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
+from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
 from ursa.register.build import Registration
@@ -48,7 +48,7 @@ from ursa.register.proving import Upgrade, better
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
-from ursa.store import OpenUpload
+from ursa.store import ObjectInfo, OpenUpload
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from ursa.catalog.compare import Seen
     from ursa.catalog.undo import Look, UndoPlan
     from ursa.doctor import ProbeResult
-    from ursa.fetch import DownloadResult
+    from ursa.fetch import DownloadResult, Measured
     from ursa.rebuild.back import BackResult
     from ursa.rebuild.derive import Derived, Source
     from ursa.rebuild.run import Deriver, RebuildResult
@@ -377,7 +377,7 @@ class DataInterface(Access):
             not_unfinished=tuple(not_unfinished),
         )
 
-        def ingest(rec_dir: Path, standing: Standing | None, slot: Slot, look: Look) -> IngestResult | IngestPlan:
+        def ingest(rec_dir: Path, standing: Standing | None, slot: Slot, look: Surveyed) -> IngestResult | IngestPlan:
             def register(wanted: Registration) -> Registered:
                 slot.leave()
                 return self._committer.register(wanted)
@@ -678,12 +678,31 @@ class DataInterface(Access):
     ) -> DownloadResult:
         """Fetch a query's files to ``dest/<rec_id>/<path>``, verified; see ``ursa.fetch``.
 
-        ``progress`` is called with ``DownloadProgress`` at six phases, from this thread.
+        ``progress`` is called with ``DownloadProgress`` at six phases, from this thread. What was measured of files whose
+        rows don't prove them goes into the rows where ``assets_rw`` is enabled; else it is kept on this machine.
         """
         from ursa.fetch import fetch
 
+        measured: list[Measured] = []
+
+        def keep(item: Measured) -> None:
+            self._proofs.record(ObjectInfo(item.key, item.size_bytes, item.etag), item.sha256)
+            measured.append(item)
+
         with self._running() as stop:
-            return fetch(self._engine, self._raw_for(stop), results, Path(dest), stop=stop, callback=progress)
+            raw = self._raw_for(stop)
+            try:
+                return fetch(self._engine, raw, results, Path(dest), stop=stop, callback=progress, on_measured=keep)
+            finally:
+                self._upgrade_fetched(measured)
+
+    def _upgrade_fetched(self, measured: Sequence[Measured]) -> None:
+        files: dict[tuple[str, str], dict[str, FileRow]] = {}
+        for item in measured:
+            row = FileRow(item.path, item.key, item.size_bytes, item.sha256, item.etag, Evidence.SHA256)
+            files.setdefault((item.rec_id, item.recording_hash), {})[item.path] = row
+        for (rec_id, recording_hash), rows in files.items():
+            self._upgrade(Upgrade(rec_id, recording_hash, rows))
 
     def verify(
         self,

@@ -175,7 +175,9 @@ def verify(
     listing = list_recording(means.store, prefix, rows)
     disk = subject.disk or {}
     registered = {row.path for row in rows}
-    beside = [FileRow(path, listing.key(path), file.size_bytes) for path, file in disk.items() if path not in registered]
+    beside = [
+        FileRow(path, listing.key(path), file.size_bytes) for path, file in disk.items() if path not in registered
+    ]
     named = {info.key for row in rows if (info := listing.of(row)) is not None}
     checks: list[FileCheck] = []
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ursa.batch.listed import object_digest
-from ursa.batch.survey import Look, file_digest
+from ursa.batch.survey import Surveyed, file_digest
 from ursa.bucket.listing import files_of
 from ursa.catalog.metadata import covers, sidecars
 from ursa.catalog.rows import ModalityRow, RecordingRow
@@ -33,7 +33,7 @@ class Verdict:
 
 
 def judge(
-    look: Look, row: RecordingRow, modalities: Sequence[ModalityRow], listed: frozenset[bytes] | None
+    look: Surveyed, row: RecordingRow, modalities: Sequence[ModalityRow], listed: frozenset[bytes] | None
 ) -> Verdict:
     """What may be said of a recording without reading it. ``listed``: digests of its objects; None: nothing is known."""
     if look.known is None or listed is None or look.unknown or not look.raw:

@@ -27,9 +27,7 @@ def object_digest(key: str, size_bytes: int, etag: str) -> bytes:
 class Listed:
     """The objects of some recordings, by rec_id. ``ranges``: the store tells a page of keys after another one's."""
 
-    def __init__(
-        self, store: Store, raw_prefix: str, stopped: Callable[[], object], *, ranges: bool
-    ) -> None:
+    def __init__(self, store: Store, raw_prefix: str, stopped: Callable[[], object], *, ranges: bool) -> None:
         self._store = store
         self._prefix = raw_prefix
         self._stopped = stopped
@@ -65,9 +63,7 @@ class Listed:
         wanted = set(names)
         found: dict[str, set[bytes]] = {}
         done = ""
-        requests = 0
-        for page in self._pages(names[0], names[-1]):
-            requests += 1
+        for requests, page in enumerate(self._pages(names[0], names[-1]), 1):
             for info in page:
                 done = info.key.removeprefix(self._prefix).partition("/")[0]
                 if done in wanted:

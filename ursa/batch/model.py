@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ursa.batch.listed import Listed
-from ursa.batch.survey import Look, Survey
+from ursa.batch.survey import Survey, Surveyed
 from ursa.catalog.standings import Standing as Standing  # where others import it from
 from ursa.catalog.standings import Standings
 from ursa.policies import Existing, OnFailure
@@ -44,7 +44,7 @@ class Verbs:
     these directories; ``listed``: lists recordings of the bucket.
     """
 
-    ingest: Callable[[Path, Standing | None, Slot, Look], IngestResult | IngestPlan]
+    ingest: Callable[[Path, Standing | None, Slot, Surveyed], IngestResult | IngestPlan]
     reconstruct: Callable[[Path, Slot], object]
     standings: Callable[[Sequence[str]], Standings]
     survey: Callable[[Sequence[Path]], Survey]

@@ -17,7 +17,7 @@ from ursa.batch.find import Found
 from ursa.batch.have import changed_within, judge
 from ursa.batch.listed import Listed
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
-from ursa.batch.survey import Look, Survey
+from ursa.batch.survey import Survey, Surveyed
 from ursa.catalog.standings import Standings
 from ursa.errors import (
     CredentialsError,
@@ -247,7 +247,7 @@ class BatchRun:
         options = self.options
         if options.settle_s and changed_within(str(rec_dir), options.settle_s):
             return Outcome(rec_dir, rec_id, "skip", reason=f"changed within the last {options.settle_s:g} s")
-        look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Look()
+        look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Surveyed()
         if standing and options.existing is Existing.SKIP:
             verdict = judge(look, *standing, self._listed.of(rec_id))
             if verdict.have:
@@ -266,7 +266,7 @@ class BatchRun:
             return Outcome(rec_dir, rec_id, "ok", plan=result)
         return Outcome(rec_dir, rec_id, "ok", result=result)
 
-    def _warn_of(self, look: Look) -> None:
+    def _warn_of(self, look: Surveyed) -> None:
         """Before a lot is read that the next run will have to read again."""
         before = self._forgotten_bytes
         self._forgotten_bytes += look.unknown_bytes + look.moved.bytes
@@ -356,7 +356,7 @@ def _as_ursa(error: Exception, rec_dir: Path) -> UrsaError:
     return unexpected(error, where)
 
 
-def _waits(look: Look) -> str:
+def _waits(look: Surveyed) -> str:
     """Of a recording whose turn to be read again has not come."""
     moved = look.moved
     files = "1 file" if moved.files == 1 else f"{moved.files:,} files"

@@ -46,7 +46,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Surveyed:
     """What a walk found of a recording.
 
     ``known``: digests of the files that were read before; None where something else has to be looked into by an ingest (a
@@ -77,7 +77,7 @@ class Survey:
         self._cache = cache
         self._reread_bytes = reread_bytes
         self._reread_after_s = reread_after_s
-        self._looks: list[Look | None] = [None] * len(rec_dirs)
+        self._looks: list[Surveyed | None] = [None] * len(rec_dirs)
         self._changed = threading.Condition()
         self._next = iter(range(len(rec_dirs)))
         self._left = len(rec_dirs)
@@ -97,12 +97,12 @@ class Survey:
             self._stopped = True
             self._changed.notify_all()
 
-    def of(self, rec_dir: Path) -> Look:
+    def of(self, rec_dir: Path) -> Surveyed:
         """What was found there; waits for it."""
         number = self._at[str(rec_dir)]
         with self._changed:
             self._changed.wait_for(lambda: self._looks[number] is not None or self._stopped)
-            return self._looks[number] or Look()
+            return self._looks[number] or Surveyed()
 
     def has_turn(self, rec_dir: Path) -> bool:
         """Whether the files there of which only the change time moved are read in this run: the longest unread first."""
@@ -143,7 +143,7 @@ class _DoubtError(Exception):
     """Something that an ingest has to judge: a symlink, a device, two names that are one."""
 
 
-def _look(rec_dir: Path, cache: FilesCache, reread_after_s: float) -> Look:
+def _look(rec_dir: Path, cache: FilesCache, reread_after_s: float) -> Surveyed:
     seen_at = time.monotonic()
     try:
         files = list(_files(str(rec_dir), "", ""))
@@ -151,7 +151,7 @@ def _look(rec_dir: Path, cache: FilesCache, reread_after_s: float) -> Look:
             raise _DoubtError
         return _judged(rec_dir, files, cache, reread_after_s, seen_at)
     except (OSError, RecursionError, _DoubtError):
-        return Look()
+        return Surveyed()
 
 
 _Found = tuple[str, str, os.stat_result]
@@ -160,7 +160,7 @@ _Found = tuple[str, str, os.stat_result]
 
 def _judged(
     rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_after_s: float, seen_at: float
-) -> Look:
+) -> Surveyed:
     rec_id = rec_dir.absolute().name
     entries, now = cache.entries(rec_id), datetime.now(UTC)
     known: set[bytes] = set()
@@ -183,7 +183,7 @@ def _judged(
             moved.append((stat.st_size, last.read_at))
         else:
             unknown, unknown_bytes = unknown + 1, unknown_bytes + stat.st_size
-    return Look(
+    return Surveyed(
         frozenset(known),
         raw,
         unknown,

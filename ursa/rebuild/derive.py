@@ -39,7 +39,8 @@ _NEW = "new: it is whole in the bucket, and was in no row"
 @dataclass(frozen=True)
 class Source:
     """The bucket, and what reading it takes. ``raw_prefix`` ends with '/'; ``rig_timezone`` is the zone of naive times;
-    ``by``: who rebuilds, ``user@host``; ``proofs``: what this machine has measured. The catalog is not needed: an executor's workers have no key to it.
+    ``by``: who rebuilds, ``user@host``; ``proofs``: what this machine has measured. The catalog is not needed: an
+    executor's workers have no key to it.
     """
 
     raw: Store
@@ -108,7 +109,8 @@ def _derived(
     if covered is not None:
         old_modalities = [row for row in old_modalities if (row.modality, row.worker_id) in covered]
     try:
-        reading = read(store, source.raw_prefix, rec_id, source.rig_timezone)
+        paths = {file.path for file in files_of(old, old_modalities)}
+        reading = read(store, source.raw_prefix, rec_id, source.rig_timezone, paths)
         if old is None and arrived_after(reading, since):
             return Derived(rec_id, None, why="its upload ended just now: whoever uploads it is about to register it")
         known = {(row.modality, row.worker_id) for row in old_modalities} | (covered or set())
@@ -141,9 +143,7 @@ def _registration(
 ) -> Registration:
     """What an ingest of all that is in the bucket would have asked for."""
     registered = files_of(old, old_modalities)
-    rows = file_rows(
-        store, source.engine, source.stop, reading.bucket, registered, source.proofs, checked=checked
-    )
+    rows = file_rows(store, source.engine, source.stop, reading.bucket, registered, source.proofs, checked=checked)
     wanted = registration(
         reading.bucket.contents(rows, ()),
         recording_hash=old.recording_hash if old else _stated_hash(reading),

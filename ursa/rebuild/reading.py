@@ -92,9 +92,11 @@ class Reading:
         return {self.bucket.times.started_at, *(half.times.started_at for half in self.halves)}
 
 
-def read(store: Remembered, raw_prefix: str, rec_id: str, rig_timezone: str | None) -> Reading:
+def read(
+    store: Remembered, raw_prefix: str, rec_id: str, rig_timezone: str | None, registered: Collection[str] = ()
+) -> Reading:
     """One LIST, and a GET for each manifest. Raises as ``ursa.register.bucket.read_bucket`` does."""
-    bucket = read_bucket(store, raw_prefix, rec_id, rig_timezone=rig_timezone)
+    bucket = read_bucket(store, raw_prefix, rec_id, rig_timezone=rig_timezone, registered=registered)
     manifests = [item for item in bucket.objects if item.kind == "manifest"]
     arrived = max((item.info.modified_at for item in manifests if item.info.modified_at), default=None)
     halves = tuple(_halves(store, bucket, rec_id, rig_timezone))
