@@ -76,7 +76,7 @@ def test_the_next_command_does_not_ask_again(
 
     def asked(bucket: str) -> int:
         return sum(
-            entry.kind == "put" and f"/{bucket}/" in entry.path and ".ursa-probe/" in entry.path for entry in proxy.log
+            entry.method == "PUT" and entry.kind == "probe" and f"/{bucket}/" in entry.path for entry in proxy.log
         )
 
     assert run_ursa("catalog", "init", "--yes", "--config", config).returncode == 0
