@@ -94,7 +94,7 @@ def test_another_clock_than_the_servers(tmp_path: Path, table: CatalogTable[Any]
     stray(table, "part-of-a-writer.parquet", timedelta())
     stray(table, "part-old.parquet", 91 * DAY)
     before = data(table), log(table)
-    with pytest.raises(CleanUpRefusedError, match="this machine's clock is .* the server's"):
+    with pytest.raises(CleanUpRefusedError, match=r"this machine's clock is .* the server's"):
         table.clean_up(lambda: datetime.now(UTC) + off)
     assert (data(table), log(table)) == before
     assert table.clean_up(lambda: datetime.now(UTC) + off / abs(off) * timedelta(minutes=14)) == 1
@@ -202,9 +202,10 @@ def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path) -> Non
 
 
 def test_every_thousandth_commit_does_and_is_silent_when_refused(
-    tmp_path: Path, table: CatalogTable[Any], monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
+    table = catalog.recordings
     assert table._objects is not None
     table._objects = replace(table._objects, clean_up=told.append)
     monkeypatch.setattr(tables, "SMALL_EVERY", 1)
@@ -213,8 +214,7 @@ def test_every_thousandth_commit_does_and_is_silent_when_refused(
     off = [1826 * DAY]
     monkeypatch.setattr(CatalogTable.clean_up, "__defaults__", (lambda: datetime.now(UTC) + off[0],))
     for number in (5, 6):
-        change = tables.Change([recording(number)], None, "test")
-        assert table.compare_and_swap(lambda change=change: change) is change
+        add_recordings(catalog, [recording(number)])
         off[0] = timedelta()
     assert [bool(why) for why in told] == [True, False]
     assert "part-old.parquet" not in data(table)

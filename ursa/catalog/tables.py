@@ -43,6 +43,7 @@ _CONFIGURATION = {
 # By default every commit lists the whole log to see what is too old, and it has 90 days of them: see ``_maintain``.
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _GIVE_UP_AFTER_S = 120.0
+_PAUSE_S = 0.2
 _LISTED_WITHIN_S = 3600.0
 _OTHER_FAILURES = 3
 
@@ -302,7 +303,7 @@ class CatalogTable(OpenTable[Row]):
                         " found, and nothing is registered twice.",
                         operation="commit",
                     ) from error
-            time.sleep(random.uniform(0.5, 1.0) * min(0.2 * 2 ** min(turn, 6), 10.0))
+            time.sleep(random.uniform(0.5, 1.0) * min(_PAUSE_S * 2 ** min(turn, 6), 10.0))
         raise AssertionError
 
     def _rewriter(self, rows: Any) -> WriterProperties:
