@@ -17,8 +17,7 @@ from proxy import FaultProxy
 from servers import S3Server
 from ursa.catalog import tables
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.reading import OpenTable
-from ursa.catalog.tables import Change
+from ursa.catalog.tables import CatalogTable, Change
 from ursa.errors import RecordingExistsError, StorageError, UnknownOutcomeError
 from ursa.policies import Action
 from ursa.register import commit as module
@@ -35,7 +34,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make the reply to a commit of the recordings be lost, and so many looks after it fail: ``lost[:] = [looks]``."""
     wanted: list[int] = []
     failing = [0]
-    refresh = OpenTable.refresh
+    refresh = CatalogTable.refresh
 
     def commit(table: Any, *args: Any, **options: Any) -> None:
         write_deltalake(table, *args, **options)
@@ -43,14 +42,14 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             failing[0] = wanted.pop()
             raise DeltaError("the reply was lost")
 
-    def look(self: OpenTable[Any]) -> None:
+    def look(self: CatalogTable[Any]) -> None:
         if failing[0] and self.kind.name == "recordings":
             failing[0] -= 1
             raise StorageError("can't refresh: connection refused")
         refresh(self)
 
     monkeypatch.setattr(tables, "write_deltalake", commit)
-    monkeypatch.setattr(OpenTable, "refresh", look)
+    monkeypatch.setattr(CatalogTable, "refresh", look)
     return wanted
 
 
