@@ -340,7 +340,7 @@ def test_what_is_local(tmp_path: Path, home: Path) -> None:
         ("profiles: {r2: {extends: local}}", "r2", "endpoint_url"),
         ("profiles: {local: {endpoint_url: http://h}}", "local", "has no endpoint"),
         ("profiles: {x: {root: a, endpoint_url: http://h}}", "x", "`root` is for local profiles"),
-        ("profiles: {local: {root: ' '}}", "local", "profiles.local.root: no path"),
+        ("profiles: {local: {root: ' '}}", "local", "profiles.local.root: not a path"),
         ("profiles: {local: {root: ~nobody-of-that-name/x}}", "local", "no home directory"),
         ("profiles: {x: {}}", "x", "profiles.x.raw.bucket, profiles.x.assets.bucket, profiles.x.credentials.roles"),
     ],
@@ -434,6 +434,52 @@ def test_bad_bucket_has_file_and_key(tmp_path: Path) -> None:
     assert error.key == "profiles.x.raw.bucket"  # where it is typed
 
 
+@pytest.mark.parametrize(
+    ("typed", "bytes_", "seconds"),
+    [
+        ("", 200_000_000_000, 1_209_600.0),
+        ("reread: 1.5T, reread_after: 36h", 1_500_000_000_000, 129_600.0),
+        ("reread: 2GiB, reread_after: 2w", 2 << 30, 1_209_600.0),
+        ("reread: 10 MB, reread_after: 90s", 10_000_000, 90.0),
+        ("reread: '0', reread_after: 0d", 0, 0.0),
+    ],
+)
+def test_what_is_read_again(tmp_path: Path, typed: str, bytes_: int, seconds: float) -> None:
+    profile = load_config(written(tmp_path, f"profiles: {{local: {{{typed}}}}}")).profile("local")
+    assert (profile.reread_bytes, profile.reread_after_s) == (bytes_, seconds)
+    assert (effective(profile)["reread_bytes"], effective(profile)["reread_after_s"]) == (bytes_, seconds)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("reread", "'-1G'", "is not a valid size"),
+        ("reread", "much", "is not a valid size"),
+        ("reread", "5iB", "is not a valid size"),
+        ("reread", "''", "is not a valid size"),
+        ("reread", "200", "found a number, expected text (put it in quotes)"),
+        ("reread_after", "'14'", "is not a valid duration"),
+        ("reread_after", "14D", "is not a valid duration"),
+        ("reread_after", "inf", "is not a valid duration"),
+        ("cache_dir", "' '", "not a path"),
+    ],
+)
+def test_wrong_sizes_durations_and_directories(tmp_path: Path, key: str, value: str, words: str) -> None:
+    error = refused(tmp_path, f"profiles: {{local: {{{key}: {value}}}}}", "local")
+    assert error.key == f"profiles.local.{key}" and words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("cache", "cache"), ("~/cache", "home/cache"), ("/var/ursa", "/var/ursa")]
+)
+def test_cache_dir(tmp_path: Path, given: str, expected: str) -> None:
+    text = f"profiles: {{local: {{cache_dir: {given}}}, other: {{extends: local}}}}"
+    for name in ("local", "other"):
+        profile = load_config(written(tmp_path, text)).profile(name)
+        assert profile.cache_dir == tmp_path / expected
+        assert effective(profile)["cache_dir"] == str(tmp_path / expected)
+
+
 # --- references, never secrets ---------------------------------------------------------------------------------------
 
 
@@ -512,6 +558,9 @@ def test_effective_has_everything_as_used(tmp_path: Path) -> None:
         "assets": {"bucket": "constellation-assets", "prefix": "ursa/"},
         "credentials": None,
         "rig_timezone": None,
+        "cache_dir": None,
+        "reread_bytes": 200_000_000_000,
+        "reread_after_s": 1_209_600.0,
     }
 
 

@@ -72,6 +72,17 @@ def test_many_offenders_are_counted() -> None:
     assert len(caught.value.fields["paths"]) == 25
 
 
+def test_rsyncs_copies_are_told_by_what_is_beside() -> None:
+    keys = ["eeg_a/x.edf", "eeg_a/.y.edf.random", "eeg_a/.session.sqlite"]
+    assert len(read_contents(REC, PREFIX, listing(dict.fromkeys(keys, 1))).data) == 3
+    # The copy is listed before the file that it is of.
+    keys += ["eeg_a/.x.edf.random", "eeg_a/y.edf", ".rsync-partial/z", "eeg_a/.z.edf.Ab12cD"]
+    with pytest.raises(InvalidRecordingError, match="unfinished copy") as caught:
+        read_contents(REC, PREFIX, listing(dict.fromkeys(keys, 1)))
+    offenders = [".rsync-partial/z", "eeg_a/.x.edf.random", "eeg_a/.y.edf.random", "eeg_a/.z.edf.Ab12cD"]
+    assert list(caught.value.fields["paths"]) == offenders
+
+
 def test_the_document_does_not_depend_on_the_order() -> None:
     files = [Hashed(path, 1, hashlib.sha256(path.encode()).hexdigest(), "eeg_a") for path in ("eeg_a/b", "eeg_a/a")]
     one, other = build(REC, files, None), build(REC, files[::-1], None)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ursa.errors import InvalidRecordingError, ManifestError, ManifestNotFoundError
-from ursa.manifest import Manifest, parse_manifest
+from ursa.manifest import Manifest, beside_in, is_unfinished, parse_manifest
 from ursa.recording import (
     load_manifest,
     parse_participant,
@@ -154,6 +154,95 @@ def test_unfinished(rec: Path) -> None:
     assert "unfinished" in error.message
     (rec / "manifest.json.tmp").unlink()
     assert len(scan_recording(rec, manifest=manifest("eeg_a/x.part", "eeg_a/y.tmp")).raw) == 2
+
+
+def test_junk_of_every_kind(rec: Path) -> None:
+    names = ["Icon\r", ".nfs0001", ".~lock.x.odt#", "~$x.docx", "Thumbs.db:encryptable", "THUMBS.DB", ".fuse_hidden01"]
+    junk = [f"eeg_a/deep/{name}" for name in names]
+    junk += [f"{name}/x.edf" for name in ["lost+found", "$RECYCLE.BIN", "System Volume Information", "#snapshot"]]
+    for path in [*junk, "eeg_a/x", "Thumbs.db/x", "eeg_a/~$dir/x"]:
+        put(rec, path)
+    scan = scan_recording(rec)
+    assert scan.junk == tuple(sorted(junk))
+    # A directory is no lock file; but one of such a name is no worker either.
+    assert {f.path: f.kind for f in scan.files} == {
+        "eeg_a/x": "raw",
+        "Thumbs.db/x": "auxiliary",
+        "eeg_a/~$dir/x": "raw",
+    }
+
+
+def test_unfinished_directories(rec: Path) -> None:
+    for path in [
+        "eeg_a/.rsync-partial/deep/x",
+        "eeg_a/y.PART/z",
+        "eeg_a/.x.Ab12cD/a",
+        "eeg_a/.dir.Ab12cD/a",
+        "eeg_a/dir/a",
+    ]:
+        put(rec, path)
+    error = refused(rec, manifest("eeg_a/.rsync-partial/deep/listed"))
+    assert error.fields["paths"] == ("eeg_a/.dir.Ab12cD/a", "eeg_a/.rsync-partial/deep/x", "eeg_a/y.PART/z")
+
+
+def test_a_disk_and_a_bucket_are_judged_alike(rec: Path) -> None:
+    names = ["x", ".x.random", ".x.Ab12cD", ".y.random", "z.part", ".rsync-partial"]
+    paths = [
+        f"{above}{name}" for above in ("", "eeg_a/", "eeg_a/.sub.random/", ".eeg_a.Ab12cD/", "b.tmp/") for name in names
+    ]
+    paths += ["eeg_a/sub/w", "eeg_b/.rsync-partial/w", "eeg_b/.sub.random/w"]
+    for path in paths:
+        put(rec, path)
+    unfinished = sorted(path for path in paths if is_unfinished(path, beside_in(paths)))
+    assert refused(rec).fields["paths"] == tuple(unfinished)
+    assert {"eeg_a/.sub.random/x", ".eeg_a.Ab12cD/x"} <= set(unfinished) and "eeg_b/.sub.random/w" not in unfinished
+
+
+def test_unfinished_copies_of_rsync(rec: Path) -> None:
+    put(rec, "eeg_a/seg.edf")
+    temporary = ["eeg_a/.seg.edf.random", "eeg_a/.new.edf.Ab12cD", "eeg_a/.gone.random"]
+    for path in [*temporary, "camera/x", ".camera.config"]:
+        put(rec, path)
+    error = refused(rec, manifest("eeg_a/seg.edf", "eeg_a/gone"))
+    assert error.fields["paths"] == tuple(sorted(temporary))
+    scan = scan_recording(rec, manifest=manifest(*temporary))
+    assert {f.path for f in scan.files} >= {*temporary, ".camera.config"}
+
+
+def test_a_name_beside_is_compared_in_nfc(rec: Path) -> None:
+    put(rec, "eeg_a/e\u0301.edf")
+    put(rec, "eeg_a/.\u00e9.edf.random")
+    assert refused(rec).fields["paths"] == ("eeg_a/.\u00e9.edf.random",)
+
+
+def test_ordinary_files_that_look_temporary_are_a_warning(rec: Path) -> None:
+    for path in [
+        "eeg_a/x",
+        ".session.sqlite",
+        "eeg_a/.camera.config",
+        "eeg_a/.listed.config",
+        "eeg_a/._settings.config",
+    ]:
+        put(rec, path)
+    scan = scan_recording(rec, manifest=manifest("eeg_a/.listed.config"))
+    assert scan.junk == ("eeg_a/._settings.config",)
+    assert len(scan.files) == 4
+    assert scan.warnings == (
+        ".session.sqlite, eeg_a/.camera.config: called as rsync calls its unfinished copies, taken as they are",
+    )
+    for number in range(40):
+        put(rec, f"eeg_a/.x{number}.config")
+    (warning,) = scan_recording(rec).warnings
+    assert "and 23 more" in warning
+
+
+def test_not_unfinished(rec: Path) -> None:
+    for path in ["eeg_a/a.part", "eeg_a/b.tmp", "c.part/x", "eeg_a/.x.Ab12cD"]:
+        put(rec, path)
+    assert refused(rec, not_unfinished=["*.part"]).fields["paths"] == ("eeg_a/.x.Ab12cD", "eeg_a/b.tmp")
+    scan = scan_recording(rec, not_unfinished=["*.part", "eeg_a/*.tmp", ".x.??????"])
+    assert len(scan.files) == 4
+    assert scan.warnings == ()
 
 
 def fifo(root: Path) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         WritesNotEnabledError,
     )
     from ursa.events import DownloadProgress, HashProgress, UploadProgress
-    from ursa.fetch import DownloadResult
+    from ursa.fetch import DownloadResult, Measured, NotAsStated
     from ursa.interface import DataInterface
     from ursa.manifest.hashing import derive_recording_hash
     from ursa.policies import Action, Existing, Level, Mark, ModalityOnConflict, OnConflict, OnFailure
@@ -83,7 +83,7 @@ _HOMES = {
         "WritesNotEnabledError",
     ),
     "ursa.events": ("DownloadProgress", "HashProgress", "UploadProgress"),
-    "ursa.fetch": ("DownloadResult",),
+    "ursa.fetch": ("DownloadResult", "Measured", "NotAsStated"),
     "ursa.interface": ("DataInterface",),
     "ursa.manifest.hashing": ("derive_recording_hash",),
     "ursa.policies": ("Action", "Existing", "Level", "Mark", "ModalityOnConflict", "OnConflict", "OnFailure"),
@@ -130,9 +130,11 @@ __all__ = [
     "ManifestError",
     "ManifestNotFoundError",
     "Mark",
+    "Measured",
     "MissingFilesError",
     "ModalityOnConflict",
     "ModalityRow",
+    "NotAsStated",
     "ObjectConflictError",
     "OnConflict",
     "OnFailure",

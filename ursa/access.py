@@ -6,10 +6,10 @@ import getpass
 import os
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ursa import __version__
 from ursa.bucket.proof import CachedProofs, Proofs
@@ -17,15 +17,20 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
 from ursa.catalog.tables import Author
 from ursa.config import Config, Profile, Role, load_config
-from ursa.credentials import CredentialsProvider, provider_for
+from ursa.credentials import Credentials, CredentialsProvider, provider_for
 from ursa.disk.cache import FilesCache
 from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
+from ursa.names import disk_name
 from ursa.store import Store
+from ursa.store.conduct import KnownConduct
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.limits import BandwidthLimit, parse_timetable
+
+if TYPE_CHECKING:
+    from ursa.store.s3 import S3Location, S3Store
 
 _WRITING: tuple[Role, ...] = ("assets_rw", "raw_rw")
 
@@ -67,6 +72,9 @@ class Access:
         if "_engine" in self.__dict__:
             self._engine.close()
             del self._engine
+        if "_files" in self.__dict__:
+            self._files.close()
+            del self._files
 
     def enable_writes(self, roles: Iterable[str] = ("assets_rw",)) -> None:
         """Allow writes: ``assets_rw`` to the catalog, ``raw_rw`` to the raw bytes. Reads no secret yet.
@@ -112,16 +120,16 @@ class Access:
         return provider_for(self.profile)
 
     @cached_property
+    def _files(self) -> FilesCache:
+        """What this machine remembers of files, objects and servers."""
+        return FilesCache.open(self.profile.cache_dir)
+
+    @cached_property
     def _raw(self) -> Store:
         return self._store(self.profile.raw.bucket, "raw_rw" if "raw_rw" in self._enabled else "raw_ro")
 
     def _raw_for(self, stop: Stop) -> Store:
         return RetryingStore(self._raw, RetryPolicy(stopped=stop))
-
-    @cached_property
-    def _files(self) -> FilesCache:
-        """What this machine has read and measured."""
-        return FilesCache.open(self.profile.cache_dir)
 
     @cached_property
     def _proofs(self) -> Proofs:
@@ -146,7 +154,7 @@ class Access:
         return CatalogHome(
             store=RetryingStore(self._store(bucket, role), RetryPolicy()),
             assets_prefix=self.profile.assets.prefix,
-            base_uri=f"{self._root / bucket}/" if local else f"s3://{bucket}/",
+            base_uri=f"{disk_name(str(self._root / bucket))}/" if local else f"s3://{bucket}/",
             options=(dict) if local else (lambda: self._delta_options(role)),
             profile=self.profile.name,
             author=_author(),
@@ -162,16 +170,35 @@ class Access:
     def _store(self, bucket: str, role: Role) -> Store:
         if self.profile.kind == "local":
             return LocalStore(self._root, bucket)
-        # Imported here: boto3 takes longer to load than everything else together, and `local` needs none of it.
-        from ursa.store.s3 import S3Location, S3Store
+        return self._s3_store(bucket, role)
 
-        location = S3Location(self.profile.endpoint_url or "", bucket, self.profile.region, role)
-        credentials = self._credentials
-        return S3Store(
-            location, lambda again: credentials.refresh(role) if again else credentials.get(role), self._counter
+    def _s3_store(self, bucket: str, role: Role) -> S3Store:
+        # Imported here: boto3 takes longer to load than everything else together, and `local` needs none of it.
+        from ursa.store.s3 import S3Store
+
+        return S3Store(*self._s3_parts(bucket, role))
+
+    def _s3_parts(
+        self, bucket: str, role: Role
+    ) -> tuple[S3Location, Callable[[bool], Credentials], RequestCounter, KnownConduct]:
+        from ursa.store.s3 import S3Location
+
+        endpoint, credentials = self.profile.endpoint_url or "", self._credentials
+        location = S3Location(endpoint, bucket, self.profile.region, role)
+        at = self.profile.raw if role.startswith("raw") else self.profile.assets
+        conduct = KnownConduct(self._files, endpoint, bucket, at.prefix)
+        return (
+            location,
+            lambda again: credentials.refresh(role) if again else credentials.get(role),
+            self._counter,
+            conduct,
         )
 
     def _delta_options(self, role: Role) -> dict[str, str]:
+        if role in _WRITING:
+            # deltalake writes past our stores: a server that ignores conditions must be refused before it does.
+            store = self._s3_store(self.profile.assets.bucket, role)
+            RetryPolicy().call(store.admit)
         secret = self._credentials.get(role)
         endpoint = self.profile.endpoint_url or ""
         # Absent, it would be taken from the environment; empty, it is sent, and R2 refuses an empty one.

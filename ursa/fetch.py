@@ -7,15 +7,16 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from ursa.catalog.query import QueryResult
-from ursa.catalog.rows import ModalityRow
+from ursa.catalog.rows import FileRow, ModalityRow
 from ursa.errors import ConflictError, InvalidRecordingError, StorageError, UsageError
 from ursa.events import DownloadCallback, DownloadPhase, DownloadProgress, Speed
 from ursa.manifest import normalize_path, shown
+from ursa.names import disk_name, on_disk
 from ursa.store import Store
 from ursa.transfer.download import DownloadItem, Fetched, download
 from ursa.transfer.engine import Engine, Stop
@@ -24,8 +25,43 @@ logger = logging.getLogger("ursa.download")
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What reading an object showed that its row did not prove: the bytes under ``key``, while it had this ``etag``,
+    have this ``sha256``. ``recording_hash``, ``modality`` and ``worker_id`` name the row, ``path`` the file in it.
+    """
+
+    recording_hash: str
+    rec_id: str
+    modality: str
+    worker_id: str
+    path: str
+    key: str
+    size_bytes: int
+    etag: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotAsStated:
+    """A file that was delivered as it is in the bucket, though its manifest states another sha256: that was never proven.
+
+    ``path`` is relative to the recording; ``sha256`` was measured, ``stated`` was not.
+    """
+
+    rec_id: str
+    path: str
+    sha256: str
+    stated: str
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadResult:
-    """What a download did. ``paths``: every file of the result, whether it was fetched or there already."""
+    """What a download did.
+
+    ``paths``: every file of the result, whether it was fetched or there already. ``measured``: what its reading proves and
+    the rows do not. ``not_as_stated``: files that are not what their manifest states. ``files_not_compared``: those of
+    which no sha256 is stated, delivered by their length alone.
+    """
 
     dest: Path
     paths: tuple[Path, ...]
@@ -34,6 +70,9 @@ class DownloadResult:
     bytes_downloaded: int
     bytes_skipped: int
     seconds: float
+    measured: tuple[Measured, ...] = ()
+    not_as_stated: tuple[NotAsStated, ...] = ()
+    files_not_compared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +84,15 @@ class _Group:
     items: tuple[DownloadItem, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where an item comes from in the catalog."""
+
+    rec_id: str
+    row: ModalityRow
+    file: FileRow
+
+
 def fetch(
     engine: Engine,
     store: Store,
@@ -53,8 +101,12 @@ def fetch(
     *,
     stop: Stop,
     callback: DownloadCallback | None = None,
+    on_measured: Callable[[Measured], object] = lambda _measured: None,
 ) -> DownloadResult:
     """Download every file of a query's result and verify it against the catalog.
+
+    Only a row whose sha256 was measured refuses other bytes. Files of the others are delivered as they are, and the result
+    says which are not as stated. ``on_measured`` is told at once, in the calling thread, what the result lists at the end.
 
     Raises:
         InvalidRecordingError: the catalog has a rec_id or a path that would leave ``dest``.
@@ -62,14 +114,22 @@ def fetch(
         ChecksumMismatchError, MissingFilesError, StorageError
     """
     started = time.monotonic()
-    groups = list(_groups(results, dest))
+    origins: dict[DownloadItem, _Origin] = {}
+    groups = list(_groups(results, dest, origins))
     items = [item for group in groups for item in group.items]
     _refuse_collisions(items, dest)
     teller = _Teller(groups, callback, started)
     teller.tell("start")
     teller.tell("plan_done")
-    done = download(engine, store, items, stop=stop, on_done=teller.done, on_bytes=teller.count)
+
+    def finished(result: Fetched) -> None:
+        if measured := _measured(result, origins[result.item]):
+            on_measured(measured)
+        teller.done(result)
+
+    done = download(engine, store, items, stop=stop, on_done=finished, on_bytes=teller.count)
     teller.finish()
+    pairs = [(fetched, origins[fetched.item]) for fetched in done]
     return DownloadResult(
         dest=dest,
         paths=tuple(item.target for item in items),
@@ -78,10 +138,38 @@ def fetch(
         bytes_downloaded=sum(item.item.size_bytes for item in done if item.sent),
         bytes_skipped=sum(item.item.size_bytes for item in done if not item.sent),
         seconds=time.monotonic() - started,
+        measured=tuple(filter(None, (_measured(*pair) for pair in pairs))),
+        not_as_stated=tuple(filter(None, (_not_as_stated(*pair) for pair in pairs))),
+        files_not_compared=sum(item.sha256 is None for item in items),
     )
 
 
-def _groups(results: QueryResult, dest: Path) -> Iterator[_Group]:
+def _measured(fetched: Fetched, origin: _Origin) -> Measured | None:
+    """What the row does not prove of the object that was read: its sha256, or that this is its ETag now."""
+    info, row, file = fetched.info, origin.row, origin.file
+    if info is None or fetched.sha256 is None or (file.proven and file.etag == info.etag):
+        return None
+    return Measured(
+        recording_hash=row.recording_hash,
+        rec_id=origin.rec_id,
+        modality=row.modality,
+        worker_id=row.worker_id,
+        path=file.path,
+        key=file.key,
+        size_bytes=info.size_bytes,
+        etag=info.etag,
+        sha256=fetched.sha256,
+    )
+
+
+def _not_as_stated(fetched: Fetched, origin: _Origin) -> NotAsStated | None:
+    stated = origin.file.sha256
+    if fetched.sha256 is None or stated is None or stated == fetched.sha256:
+        return None
+    return NotAsStated(origin.rec_id, origin.file.path, fetched.sha256, stated)
+
+
+def _groups(results: QueryResult, dest: Path, origins: dict[DownloadItem, _Origin]) -> Iterator[_Group]:
     if not isinstance(results, QueryResult):
         raise UsageError(
             f"download takes the result of query, not {type(results).__name__}",
@@ -90,10 +178,12 @@ def _groups(results: QueryResult, dest: Path) -> Iterator[_Group]:
     rec_ids = results.rec_ids
     keyed = [(rec_ids[row.recording_hash], key, row) for key, rows in results.modalities.items() for row in rows]
     for rec_id, key, row in sorted(keyed, key=lambda entry: entry[:2]):
-        yield _Group(rec_id, key, tuple(_items(rec_id, row, dest)))
+        asked = list(_items(rec_id, row, dest))
+        origins.update((item, _Origin(rec_id, row, file)) for item, file in asked)
+        yield _Group(rec_id, key, tuple(item for item, _ in asked))
 
 
-def _items(rec_id: str, row: ModalityRow, dest: Path) -> Iterator[DownloadItem]:
+def _items(rec_id: str, row: ModalityRow, dest: Path) -> Iterator[tuple[DownloadItem, FileRow]]:
     if not rec_id or rec_id in (".", "..") or "/" in rec_id or "\\" in rec_id or not rec_id.isprintable():
         raise InvalidRecordingError(
             f"the catalog has a rec_id that would leave {dest}: {shown(rec_id)}",
@@ -102,19 +192,19 @@ def _items(rec_id: str, row: ModalityRow, dest: Path) -> Iterator[DownloadItem]:
         )
     for file in row.files:
         try:
-            path = PurePosixPath(rec_id) / normalize_path(file.path)
+            path = PurePosixPath(rec_id) / on_disk(normalize_path(file.path))
         except ValueError as error:
             raise InvalidRecordingError(
                 f"the catalog has a path that would leave {dest}: {shown(file.path)} ({error})", path=file.path
             ) from None
-        yield DownloadItem(file.key, dest / path, file.size_bytes, file.sha256, file.etag)
+        yield DownloadItem(file.key, dest / path, file.size_bytes, file.sha256, file.etag, file.proven), file
 
 
 def _refuse_collisions(items: Sequence[DownloadItem], dest: Path) -> None:
     """Two keys that are one name on a case-insensitive disk: refuse both, before anything is written."""
     folded: dict[str, list[str]] = {}
     for item in items:
-        folded.setdefault(str(item.target).casefold(), []).append(str(item.target))
+        folded.setdefault(disk_name(str(item.target)).casefold(), []).append(str(item.target))
     clashes = sorted(name for names in folded.values() if len(set(names)) > 1 for name in set(names))
     try:
         dest.mkdir(parents=True, exist_ok=True)
@@ -208,7 +298,7 @@ class _Teller:
             phase=phase,
             rec_id=group.rec_id if group else "",
             modality=group.modality if group else "",
-            current_file=item.target.name if item else "",
+            current_file=disk_name(item.target.name) if item else "",
             bytes_downloaded=count,
             bytes_total=self._bytes_total,
             files_done=self._files,

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
+from ursa.batch.listed import Listed
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
+from ursa.batch.survey import Survey, Surveyed, state_of_scan
 from ursa.bucket.record import Entry, read_record, record_key
 from ursa.catalog.history import Operation, history
 from ursa.catalog.overview import RecordingOverview, overview
@@ -32,7 +34,7 @@ from ursa.errors import (
 )
 from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
-from ursa.policies import Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
+from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
 from ursa.register.build import Registration
@@ -41,12 +43,12 @@ from ursa.register.committer import Committer
 from ursa.register.files import file_rows
 from ursa.register.in_parts import with_parts
 from ursa.register.planning import Options
-from ursa.register.proving import Upgrade
 from ursa.register.progress import Progress
+from ursa.register.proving import Upgrade, better
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
-from ursa.store import OpenUpload
+from ursa.store import ObjectInfo, OpenUpload
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
@@ -57,13 +59,13 @@ if TYPE_CHECKING:
     from ursa.catalog.compare import Seen
     from ursa.catalog.undo import Look, UndoPlan
     from ursa.doctor import ProbeResult
-    from ursa.fetch import DownloadResult
+    from ursa.fetch import DownloadResult, Measured
     from ursa.rebuild.back import BackResult
     from ursa.rebuild.derive import Derived, Source
     from ursa.rebuild.run import Deriver, RebuildResult
     from ursa.reconstruct import ReconstructOutcome, ReconstructResult
     from ursa.register.participants import BackfillItem, BackfillPlan, BackfillResult, ParticipantsOverview
-    from ursa.verify import FileCheck, RecordingCheck, Subject
+    from ursa.verify import Allowance, FileCheck, RecordingCheck, Subject
 
 # Their rows are in memory together.
 _VERIFIED_AT_ONCE = 1_000
@@ -94,6 +96,8 @@ class DataInterface(Access):
         overwrite: bool = False,
         replace_objects: bool = False,
         trust_size: bool = False,
+        trust_mtime: bool = False,
+        not_unfinished: Iterable[str] = (),
         progress: UploadCallback | None = None,
     ) -> IngestResult:
         """Path A: upload or skip every file of a recording, prove that it arrived, write the rows.
@@ -104,7 +108,9 @@ class DataInterface(Access):
             participant: display name as typed; None or "" is unknown. ``participant.txt`` is not read here.
             overwrite: replace this recording's rows, never those of workers that are not on this disk.
             replace_objects: also replace objects that hold other content.
-            trust_size: an object of the same size counts as the same, unproven.
+            trust_size: an object of the same size counts as the same, as a claim.
+            trust_mtime: of a registered file, the same size and mtime count as the same content; it is not read.
+            not_unfinished: globs of files that are whole, though they are called like unfinished copies.
             progress: called with ``UploadProgress``, from this thread; what it raises stops the ingest.
 
         Raises:
@@ -112,7 +118,7 @@ class DataInterface(Access):
             ConflictError, MissingFilesError, ChecksumMismatchError, FileChangedError, ObjectConflictError, StorageError,
             CredentialsError, ConfigError. Whatever is raised, nothing of this run is registered.
         """
-        options = Options(overwrite, replace_objects, trust_size)
+        options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
         return self._ingest(manifest_path, source_dir, participant, options, progress)
 
     def _ingest(
@@ -140,10 +146,12 @@ class DataInterface(Access):
         overwrite: bool = False,
         replace_objects: bool = False,
         trust_size: bool = False,
+        trust_mtime: bool = False,
+        not_unfinished: Iterable[str] = (),
         progress: UploadCallback | None = None,
     ) -> IngestPlan:
         """What ``ingest`` would do, without writing anything; needs no ``enable_writes``. Raises the same errors."""
-        options = Options(overwrite, replace_objects, trust_size)
+        options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
         request = self._request(manifest_path, source_dir, participant, options)
         with self._running() as stop:
             plan = orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
@@ -271,6 +279,8 @@ class DataInterface(Access):
         overwrite: bool = False,
         replace_objects: bool = False,
         trust_size: bool = False,
+        trust_mtime: bool = False,
+        not_unfinished: Iterable[str] = (),
         jobs: int = 1,
         progress: UploadCallback | None = None,
     ) -> Iterator[Outcome]:
@@ -290,12 +300,16 @@ class DataInterface(Access):
             raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
         policy = choice(Existing, existing, "existing")
 
+        choices = Options(
+            overwrite or policy is Existing.OVERWRITE, replace_objects, trust_size, trust_mtime, tuple(not_unfinished)
+        )
+
         def one(rec_dir: Path) -> IngestResult:
             return self._ingest(
                 rec_dir / MANIFEST_NAME,
                 rec_dir,
                 participant,
-                Options(overwrite or policy is Existing.OVERWRITE, replace_objects, trust_size),
+                choices,
                 progress,
                 named_on_disk=True,
             )
@@ -313,11 +327,14 @@ class DataInterface(Access):
         settle_s: float = 0.0,
         reconstruct_missing: bool = False,
         dry_run: bool = False,
+        trust_mtime: bool = False,
+        not_unfinished: Iterable[str] = (),
         progress: UploadCallback | None = None,
     ) -> BatchRun:
         """Path A for every ``rec_*`` directly below some roots; iterate over the result for an ``Outcome`` each, in order.
 
-        A recording of which all that is on the disk is registered is found by one catalog read and a walk (``have``);
+        A recording of which this machine has read all that is on the disk, and all of it is registered, proven and listed
+        in the bucket now, is found by one catalog read, a walk and listings (``have``); else its files are hashed;
         one without a manifest is left (``skip``); one failure never stops the rest. Takes no lock: ``ursa batch`` does.
 
         Args:
@@ -329,6 +346,8 @@ class DataInterface(Access):
             settle_s: leave recordings alone that changed within so many seconds.
             reconstruct_missing: where there is no manifest, write one into the directory first.
             dry_run: plan each recording (``Outcome.plan``) and write nothing; needs no ``enable_writes``.
+            trust_mtime: of a registered file, the same size and mtime count as the same content; it is not read.
+            not_unfinished: globs of files that are whole, though they are called like unfinished copies.
 
         Raises:
             InvalidRecordingError: no recording below any of the roots (an unmounted NAS looks just like that).
@@ -350,10 +369,15 @@ class DataInterface(Access):
             settle_s,
             reconstruct_missing,
             dry_run,
+            self._files.temporary,
         )
-        rows = Options(overwrite=options.existing is Existing.OVERWRITE)
+        rows = Options(
+            overwrite=options.existing is Existing.OVERWRITE,
+            trust_mtime=trust_mtime,
+            not_unfinished=tuple(not_unfinished),
+        )
 
-        def ingest(rec_dir: Path, standing: Standing | None, slot: Slot) -> IngestResult | IngestPlan:
+        def ingest(rec_dir: Path, standing: Standing | None, slot: Slot, look: Surveyed) -> IngestResult | IngestPlan:
             def register(wanted: Registration) -> Registered:
                 slot.leave()
                 return self._committer.register(wanted)
@@ -362,6 +386,8 @@ class DataInterface(Access):
             with self._running() as stop:
                 slot.check()
                 known = replace(request, standing=standing or (None, ()))
+                if look.state == state_of_scan(request.local.scan.files):
+                    known = replace(known, seen_at=look.seen_at)
                 services = replace(self._services(stop), register=register)
                 if dry_run:
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
@@ -379,11 +405,22 @@ class DataInterface(Access):
             ingest,
             reconstruct_first,
             lambda rec_ids: Standings(lambda: self._catalog, rec_ids),
+            lambda rec_dirs: Survey(
+                rec_dirs,
+                self._files,
+                reread_bytes=self.profile.reread_bytes,
+                reread_after_s=self.profile.reread_after_s,
+            ),
+            self._listed,
             self.stop,
             lambda: self._catalog.maintain(),
         )
         run = BatchRun(found, verbs_of_it, options)
         return run
+
+    def _listed(self, stopped: Callable[[], object]) -> Listed:
+        raw = RetryingStore(self._raw, RetryPolicy())
+        return Listed(raw, self.profile.raw.prefix, stopped, ranges=self.profile.kind == "s3")
 
     def ingest_from_r2(
         self,
@@ -641,29 +678,49 @@ class DataInterface(Access):
     ) -> DownloadResult:
         """Fetch a query's files to ``dest/<rec_id>/<path>``, verified; see ``ursa.fetch``.
 
-        ``progress`` is called with ``DownloadProgress`` at six phases, from this thread.
+        ``progress`` is called with ``DownloadProgress`` at six phases, from this thread. What was measured of files whose
+        rows don't prove them goes into the rows where ``assets_rw`` is enabled; else it is kept on this machine.
         """
         from ursa.fetch import fetch
 
+        measured: list[Measured] = []
+
+        def keep(item: Measured) -> None:
+            self._proofs.record(ObjectInfo(item.key, item.size_bytes, item.etag), item.sha256)
+            measured.append(item)
+
         with self._running() as stop:
-            return fetch(self._engine, self._raw_for(stop), results, Path(dest), stop=stop, callback=progress)
+            raw = self._raw_for(stop)
+            try:
+                return fetch(self._engine, raw, results, Path(dest), stop=stop, callback=progress, on_measured=keep)
+            finally:
+                self._upgrade_fetched(measured)
+
+    def _upgrade_fetched(self, measured: Sequence[Measured]) -> None:
+        files: dict[tuple[str, str], dict[str, FileRow]] = {}
+        for item in measured:
+            row = FileRow(item.path, item.key, item.size_bytes, item.sha256, item.etag, Evidence.SHA256)
+            files.setdefault((item.rec_id, item.recording_hash), {})[item.path] = row
+        for (rec_id, recording_hash), rows in files.items():
+            self._upgrade(Upgrade(rec_id, recording_hash, rows))
 
     def verify(
         self,
         refs: Iterable[Path | str] = (),
         *,
         everything: bool = False,
-        level: Level | str = Level.CHECKSUM,
+        level: Level | str | None = None,
         subset: str | None = None,
         executor: Executor | None = None,
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> list[RecordingCheck]:
-        """Compare catalog and bucket, and for a directory the disk too. Writes nothing.
+        """Compare catalog and bucket, and for a directory the disk too. Where ``assets_rw`` is enabled, rows get what was
+        measured; else it is kept on this machine. Nothing else is written.
 
         Args:
             refs: rec_ids, recording_hashes, unique prefixes of one, or recording directories.
             everything: every recording of the catalog.
-            level: see ``ursa.policies.Level``.
+            level: see ``ursa.policies.Level``; None is ``full`` for a directory and ``head`` for everything else.
             subset: ``"2/7"``, ``"5%"`` or ``"10G"`` of all the files that this is about.
             executor: any ``concurrent.futures.Executor`` that checks recordings side by side; its workers make
                 connections of their own. Directories are read here.
@@ -680,7 +737,7 @@ class DataInterface(Access):
         refs: Iterable[Path | str] = (),
         *,
         everything: bool = False,
-        level: Level | str = Level.CHECKSUM,
+        level: Level | str | None = None,
         subset: str | None = None,
         executor: Executor | None = None,
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
@@ -688,7 +745,7 @@ class DataInterface(Access):
         """As ``verify``, a recording at a time: what has been looked at is not kept. Raises once it is iterated over."""
         from ursa.verify import candidates, could_not, in_order
 
-        picked, depth = parse_subset(subset), choice(Level, level, "level")
+        picked, depth = parse_subset(subset), None if level is None else choice(Level, level, "level")
         refs, named, wrong = list(refs), [], []
         for ref in refs:
             try:
@@ -709,9 +766,13 @@ class DataInterface(Access):
         for group in self._subjects(named, everything):
             items = [(s, depth, None if chosen is None else chosen.get(s.rec_id, set())) for s in group]
             if executor is not None:
-                yield from in_order(executor, self._remote("_verify_one"), self._verify_one, items, on_file)
+                checks = in_order(executor, self._remote("_verify_one"), self._verify_one, items, on_file)
             else:
-                yield from (self._verify_one(*item, on_file) for item in items)
+                checks = (self._verify_one(*item, on_file) for item in items)
+            rows = {subject.rec_id: subject.rows for subject in group}
+            for check in checks:
+                self._upgrade_checked(check, rows.get(check.rec_id, []))
+                yield check
 
     def _subjects(self, named: list[Subject], everything: bool) -> Iterator[list[Subject]]:
         """What is to be verified, some thousand recordings at a time: the rows of all of them need not fit in memory."""
@@ -724,22 +785,33 @@ class DataInterface(Access):
             found = overview(self._catalog, recording_hash=hashes[start : start + _VERIFIED_AT_ONCE])
             yield [self._subject(item.recording.rec_id, item) for item in found]
 
+    def _upgrade_checked(self, check: RecordingCheck, rows: Sequence[FileRow]) -> None:
+        there = {row.path: row for row in rows}
+        measured = {item.path: item.measured for item in check.files if item.measured and item.path in there}
+        proven = {path: row for path, row in measured.items() if row and better(there[path], row)}
+        if proven and check.recording_hash:
+            self._upgrade(Upgrade(check.rec_id, check.recording_hash, proven))
+
+    @cached_property
+    def _allowance(self) -> Allowance:
+        from ursa.verify import Allowance
+
+        return Allowance()
+
     def _verify_one(
         self,
         subject: Subject,
-        level: Level,
+        level: Level | None,
         chosen: Collection[tuple[str, str]] | None,
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> RecordingCheck:
         """Here, or in an executor's worker."""
-        from ursa.verify import verify
+        from ursa.verify import Means, verify
 
         with self._running() as stop:
             raw = self._raw_for(stop)
-            (check,) = verify(
-                self._engine, raw, self.profile.raw.prefix, [subject], level=level, chosen=chosen, on_file=on_file
-            )
-            return check
+            means = Means(self._engine, raw, self.profile.raw.prefix, self._proofs, self._allowance)
+            return verify(means, subject, level, chosen=chosen, on_file=on_file)
 
     def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
         """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first."""
@@ -959,8 +1031,8 @@ class DataInterface(Access):
         from ursa.verify import Subject
 
         if item is None:
-            return Subject(rec_id, None, (), {}, None)
-        return Subject(rec_id, item.recording, item.modalities, auxiliary(item.recording), None)
+            return Subject(rec_id, None, (), None)
+        return Subject(rec_id, item.recording, item.modalities, None)
 
     def _derive_here(self, stop: Stop) -> Deriver:
         from ursa.rebuild.derive import derive
@@ -990,7 +1062,13 @@ class DataInterface(Access):
         from ursa.rebuild.derive import Source
 
         return Source(
-            self._raw_for(stop), self.profile.raw.prefix, self.profile.rig_timezone, self._shared_engine(), stop, by
+            self._raw_for(stop),
+            self.profile.raw.prefix,
+            self.profile.rig_timezone,
+            self._shared_engine(),
+            stop,
+            by,
+            self._proofs,
         )
 
     def _shared_engine(self) -> Engine:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
 import stat
-import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,13 +25,16 @@ from ursa.manifest.names import (
     check_rec_id,
     has_control,
     is_junk,
-    is_unfinished,
+    is_unfinished_itself,
     is_unicode,
     is_worker_dir,
+    looks_temporary,
+    matches,
     shown,
     split_worker_dir,
 )
 from ursa.manifest.reader import MAX_MANIFEST_BYTES, check_identity, parse_manifest
+from ursa.names import disk_name, nfc, on_disk
 
 MANIFEST_NAME = "manifest.json"
 NODE_MANIFESTS_DIR = "_node_manifests"
@@ -119,8 +122,8 @@ def scan_recording(
     *,
     manifest: Manifest | None = None,
     key_prefix: str = "recordings/",
-    scandir: ScanDir = os.scandir,
     not_unfinished: Collection[str] = (),
+    scandir: ScanDir = os.scandir,
 ) -> RecordingDir:
     """Everything in a recording directory, with one stat a file.
 
@@ -128,6 +131,8 @@ def scan_recording(
         root: the directory; its own name is the rec_id, also when it is a symlink.
         manifest: what the rig lists; a listed file is never junk and never unfinished.
         key_prefix: what object keys start with, for the check of their length.
+        not_unfinished: globs of files that are data although they are called as unfinished copies are; on the path in
+            the recording, and on the bare name.
         scandir: lists a directory, as ``os.scandir``.
 
     Raises:
@@ -135,12 +140,13 @@ def scan_recording(
             found first: ``paths`` has every offender, the message names the first twenty.
     """
     rec_id = _check_root(root)
-    scan = _Scan(root, f"{key_prefix}{rec_id}/", manifest, scandir)
+    scan = _Scan(root, f"{key_prefix}{rec_id}/", manifest, scandir, not_unfinished)
     scan.walk()
     scan.check_workers()
     scan.raise_offenders(rec_id)
     files = tuple(scan.files[path] for path in sorted(scan.files))
-    return RecordingDir(rec_id, root, files, tuple(sorted(scan.junk)), _case_warnings(files))
+    warnings = (*_case_warnings(files), *_temporary_warnings(scan.temporary))
+    return RecordingDir(rec_id, root, files, tuple(sorted(scan.junk)), warnings)
 
 
 def read_participant(root: Path) -> str | None:
@@ -273,13 +279,15 @@ def os_error_in_words(exc: OSError) -> str:
 @dataclass(frozen=True, slots=True)
 class _Dir:
     """A directory to scan. ``rel`` as on disk, ``path`` in NFC (both with a trailing '/', "" for the root), ``real``
-    without symlinks, ``trail`` the real directories in which a symlink was followed on the way here."""
+    without symlinks, ``trail`` the real directories in which a symlink was followed on the way here. ``unfinished``: it
+    is a copy in progress, or lies in one."""
 
     disk: str
     rel: str
     path: str
     real: str
     trail: tuple[str, ...] = ()
+    unfinished: bool = False
 
 
 @dataclass(slots=True)
@@ -290,11 +298,15 @@ class _Scan:
     key_prefix: str
     manifest: Manifest | None
     scandir: ScanDir
+    not_unfinished: Collection[str] = ()
     files: dict[str, LocalFile] = field(default_factory=dict)
     junk: list[str] = field(default_factory=list)
+    temporary: list[str] = field(default_factory=list)
     offenders: list[tuple[str, str]] = field(default_factory=list)
     listed: Mapping[str, FileEntry] = field(default_factory=dict)
     listed_junk: tuple[str, ...] | None = None
+    here: Sequence[os.DirEntry[str]] = ()
+    names: frozenset[str] | None = None
     real_root: str = ""
 
     def walk(self) -> None:
@@ -342,12 +354,13 @@ class _Scan:
         except OSError as exc:
             self._refuse(parent.rel or ".", os_error_in_words(exc))
             return []
+        self.here, self.names = found, None
         below = []
         for entry in found:
             try:
                 directory = self._take(entry, parent)
             except OSError as exc:
-                self._refuse(parent.rel + entry.name, os_error_in_words(exc))
+                self._refuse(parent.rel + disk_name(entry.name), os_error_in_words(exc))
                 continue
             if directory:
                 below.append(directory)
@@ -355,8 +368,8 @@ class _Scan:
 
     def _take(self, entry: os.DirEntry[str], parent: _Dir) -> _Dir | None:
         """Sort one entry: junk, an offender, a file (kept), or a directory (returned)."""
-        name, rel = entry.name, parent.rel + entry.name
-        path = parent.path + (name if name.isascii() else unicodedata.normalize("NFC", name))
+        name = disk_name(entry.name)
+        rel, path = parent.rel + name, parent.path + nfc(name)
         if self._is_junk(entry, path):
             return None
         fault = _name_fault(name)
@@ -366,9 +379,25 @@ class _Scan:
         if entry.is_symlink():
             return self._follow(entry, parent, rel, path)
         if entry.is_dir(follow_symlinks=False):
-            return _Dir(entry.path, f"{rel}/", f"{path}/", f"{parent.real}/{name}", parent.trail)
-        self._keep(entry.path, rel, path, entry.stat(follow_symlinks=False), f"{parent.real}/{name}")
+            return self._dir(entry, parent, rel, path, f"{parent.real}/{entry.name}", parent.trail)
+        self._keep(entry.path, parent, rel, path, entry.stat(follow_symlinks=False), f"{parent.real}/{entry.name}")
         return None
+
+    def _dir(
+        self, entry: os.DirEntry[str], parent: _Dir, rel: str, path: str, real: str, trail: tuple[str, ...]
+    ) -> _Dir:
+        unfinished = parent.unfinished or self._is_unfinished(f"{path}/", parent)
+        return _Dir(entry.path, f"{rel}/", f"{path}/", real, trail, unfinished)
+
+    def _is_unfinished(self, path: str, parent: _Dir) -> bool:
+        """Of the last name of the path alone; ``parent`` is where it lies."""
+
+        def beside(other: str) -> bool:
+            if self.names is None:  # few directories have a name that asks
+                self.names = frozenset(map(_name_beside, self.here))
+            return other in self.listed or other[len(parent.path) :] in self.names
+
+        return is_unfinished_itself(path, beside, self.not_unfinished)
 
     def _is_junk(self, entry: os.DirEntry[str], path: str) -> bool:
         """Count an entry as junk, files in a junk directory one by one, unless the manifest lists it or one in it."""
@@ -377,7 +406,7 @@ class _Scan:
         if not entry.is_dir(follow_symlinks=False):
             self.junk.append(path)
             return True
-        if entry.name not in JUNK_DIRS and not any(part in JUNK_DIRS for part in path.split("/")):
+        if JUNK_DIRS.isdisjoint(path.split("/")):
             return False  # a directory called ._something is not what ._* means
         if self.listed_junk is None:
             self.listed_junk = tuple(listed for listed in self.listed if is_junk(listed))
@@ -397,16 +426,16 @@ class _Scan:
             return None
         status = Path(target).stat()
         if not stat.S_ISDIR(status.st_mode):
-            self._keep(entry.path, rel, path, status, target)
+            self._keep(entry.path, parent, rel, path, status, target)
             return None
         trail = (*parent.trail, parent.real)
         if len(trail) > _MAX_LINKS or any(f"{above}/".startswith(f"{target}/") for above in trail):
             self._refuse(rel, "a symlink that loops")
             return None
-        return _Dir(entry.path, f"{rel}/", f"{path}/", target, trail)
+        return self._dir(entry, parent, rel, path, target, trail)
 
-    def _keep(self, disk: str, rel: str, path: str, status: os.stat_result, real: str) -> None:
-        fault = self._file_fault(disk, path, status)
+    def _keep(self, disk: str, parent: _Dir, rel: str, path: str, status: os.stat_result, real: str) -> None:
+        fault = self._file_fault(disk, parent, path, status)
         if fault:
             self._refuse(rel, fault)
             return
@@ -416,13 +445,17 @@ class _Scan:
         file = LocalFile(path, Path(disk), status.st_size, status.st_mtime_ns, kind, worker, sighting)
         other = self.files.setdefault(path, file)
         if other is not file:
-            self._refuse(rel, f"the same name as {shown(_escaped_unicode(other.source.name))} once both are in NFC")
+            other_name = _escaped_unicode(disk_name(other.source.name))
+            self._refuse(rel, f"the same name as {shown(other_name)} once both are in NFC")
 
-    def _file_fault(self, disk: str, path: str, status: os.stat_result) -> str | None:
+    def _file_fault(self, disk: str, parent: _Dir, path: str, status: os.stat_result) -> str | None:
         if not stat.S_ISREG(status.st_mode):
             return _special(status.st_mode)
-        if is_unfinished(path) and path not in self.listed:
-            return "an unfinished copy, which no manifest lists"
+        if path not in self.listed and not matches(path, self.not_unfinished):
+            if parent.unfinished or self._is_unfinished(path, parent):
+                return "an unfinished copy, which no manifest lists"
+            if looks_temporary(path):
+                self.temporary.append(path)
         if status.st_mode & 0o444 != 0o444 and not os.access(disk, os.R_OK):
             return "permission denied"
         key_bytes = len((self.key_prefix + path).encode())
@@ -500,11 +533,19 @@ def _special(mode: int) -> str:
     return "a device"
 
 
+def _name_beside(entry: os.DirEntry[str]) -> str:
+    """What an entry is called to its neighbours, in NFC; a directory ends in a slash."""
+    name = nfc(disk_name(entry.name))
+    with contextlib.suppress(OSError):  # what can't be looked at is refused in its turn
+        return f"{name}/" if entry.is_dir(follow_symlinks=False) else name
+    return name
+
+
 def _files_below(directory: str, path: str) -> list[str]:
     """Paths in a junk directory; one that can't be read counts as one piece of junk."""
     unreadable: list[OSError] = []
     below = [
-        f"{path}{folder[len(directory) :]}/{name}"
+        f"{path}{disk_name(folder[len(directory) :])}/{disk_name(name)}"
         for folder, _, names in os.walk(directory, onerror=unreadable.append)
         for name in names
     ]
@@ -520,13 +561,22 @@ def _case_warnings(files: tuple[LocalFile, ...]) -> tuple[str, ...]:
     """A warning for each group of paths that a case-insensitive disk can't hold side by side."""
     groups: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        groups[unicodedata.normalize("NFC", file.path.casefold())].append(file.path)
+        groups[nfc(file.path.casefold())].append(file.path)
     return tuple(
         f"{', '.join(shown(path) for path in group[:_NAMED_OFFENDERS])}: names that differ only in case, "
         "which a case-insensitive disk can't hold side by side"
         for group in groups.values()
         if len(group) > 1
     )
+
+
+def _temporary_warnings(paths: list[str]) -> tuple[str, ...]:
+    """One warning for all the files that may be rsync's, since a directory may have thousands."""
+    if not paths:
+        return ()
+    named = ", ".join(shown(path) for path in sorted(paths)[:_NAMED_OFFENDERS])
+    more = f" and {len(paths) - _NAMED_OFFENDERS:,} more" if len(paths) > _NAMED_OFFENDERS else ""
+    return (f"{named}{more}: called as rsync calls its unfinished copies, taken as they are",)
 
 
 def _bad_participant(source: str, why: str) -> InvalidRecordingError:
@@ -596,7 +646,7 @@ def _node_sources(root: Path, rec_id: str, warnings: list[str] | None) -> tuple[
         return ()
     except OSError as exc:
         raise _unreadable(directory, exc) from exc
-    keys = {path: f"{NODE_MANIFESTS_DIR}/{unicodedata.normalize('NFC', path.name)}" for path in paths}
+    keys = {path: f"{NODE_MANIFESTS_DIR}/{nfc(disk_name(path.name))}" for path in paths}
     sources: list[ManifestSource] = []
     for path, key in keys.items():
         try:
@@ -613,7 +663,7 @@ def _node_sources(root: Path, rec_id: str, warnings: list[str] | None) -> tuple[
 
 def _manifest_key(root: Path, path: Path) -> str:
     """The key, below the recording's prefix, that a manifest file has or gets."""
-    name = unicodedata.normalize("NFC", path.name)
+    name = nfc(disk_name(path.name))
     in_nodes = Path(_absolute(path)).parent.name == NODE_MANIFESTS_DIR
     key = f"{NODE_MANIFESTS_DIR}/{name}" if in_nodes else MANIFEST_NAME
     real_root, real_dir = os.path.realpath(root), os.path.realpath(path.parent)
@@ -626,7 +676,7 @@ def _manifest_key(root: Path, path: Path) -> str:
             path=str(path),
         )
     if not in_place:
-        _check_same(path, root / key)
+        _check_same(path, root / on_disk(key))
     return key
 
 

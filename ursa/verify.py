@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from ursa.bucket.listing import files_of, list_recording
+from ursa.bucket.proof import Proof, Proofs, from_etags, known, measure_now, object_sha256
 from ursa.catalog.metadata import Sidecar, sidecars, workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
-from ursa.errors import InvalidRecordingError, ManifestError, UrsaError
+from ursa.errors import InvalidRecordingError, ManifestError, UrsaError, unexpected
 from ursa.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from ursa.parallel import result_of, submit
-from ursa.policies import Level, Mark
+from ursa.policies import Evidence, Level, Mark
 from ursa.recording import PARTICIPANT_NAME, LocalFile, is_sidecar, parse_participant
 from ursa.store import NotFoundError, ObjectInfo, Store
 from ursa.subset import Candidate
 from ursa.transfer.digest import Digest, SourceFile, digest, read_whole
 from ursa.transfer.engine import Engine
-from ursa.transfer.prove import object_sha256, read_back, same_content
+
+READS_BYTES = 10 * 10**9
+"""So much is read at the level ``head`` of objects that were uploaded again since they were registered."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """A file's verdict. ``evidence``: how well it is proven now (``sha256``, ``etag``, ``size``), "" where it is not."""
+    """A file's verdict. ``evidence``: how well it is proven now (see ``Evidence``), "" where it is not. ``measured``: what
+    was measured of its object just now, as a row.
+    """
 
     path: str
     mark: Mark
     size_bytes: int
     evidence: str = ""
     detail: str = ""
+    measured: FileRow | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingCheck:
     """A recording's verdict: a check for every file, in the order of their paths.
 
-    ``left_out``: how many files were not looked at, since ``--subset`` did not choose them.
+    ``left_out``: how many files were not looked at, since ``--subset`` did not choose them. ``level``: how much was done.
     """
 
     rec_id: str
@@ -49,6 +56,17 @@ class RecordingCheck:
     files: tuple[FileCheck, ...]
     on_disk: bool
     left_out: int = 0
+    level: Level = Level.HEAD
+
+    @property
+    def not_proven(self) -> int:
+        """How many files are as registered by their size alone: nothing has compared their bytes."""
+        return sum(file.mark is Mark.SAME and file.evidence in (Evidence.CLAIMED, Evidence.SIZE) for file in self.files)
+
+    @property
+    def seen_only(self) -> bool:
+        """Whether it is no proof of the bytes: of a directory whose objects were not read, or of claims."""
+        return bool(self.not_proven) or (self.on_disk and self.level is not Level.FULL)
 
     def count(self, mark: Mark) -> int:
         """How many files have this mark."""
@@ -69,40 +87,56 @@ class Subject:
     rec_id: str
     row: RecordingRow | None
     modalities: tuple[ModalityRow, ...]
-    auxiliary: Mapping[str, Sequence[int | str | None]]
     disk: Mapping[str, LocalFile] | None
+
+    @property
+    def rows(self) -> list[FileRow]:
+        """What is registered of its files."""
+        return files_of(self.row, self.modalities)
+
+    def level(self, wanted: Level | None) -> Level:
+        """The level at which it is verified: what the question needs, where none is wanted."""
+        return wanted or (Level.HEAD if self.disk is None else Level.FULL)
+
+
+class Allowance:
+    """Bytes that may be read of what is not expected to be read. Thread-safe."""
+
+    def __init__(self, left_bytes: int = READS_BYTES) -> None:
+        self._left = left_bytes
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> bool:
+        """Whether so much may still be read."""
+        with self._lock:
+            granted = size_bytes <= self._left
+            self._left -= size_bytes if granted else 0
+        return granted
+
+
+@dataclass(frozen=True)
+class Means:
+    """What verifying works with. ``raw_prefix`` ends with '/'."""
+
+    engine: Engine
+    store: Store
+    raw_prefix: str
+    proofs: Proofs
+    reads: Allowance
 
 
 def candidates(subject: Subject) -> list[Candidate]:
     """Every file that could be checked: registered, or on the disk."""
     sizes = {path: file.size_bytes for path, file in (subject.disk or {}).items()}
-    sizes |= {path: int(value[0] or 0) for path, value in subject.auxiliary.items()}
-    sizes |= {file.path: file.size_bytes for modality in subject.modalities for file in modality.files}
+    sizes |= {file.path: file.size_bytes for file in subject.rows}
     return [(subject.rec_id, path, size) for path, size in sorted(sizes.items())]
-
-
-def verify(
-    engine: Engine,
-    store: Store,
-    raw_prefix: str,
-    subjects: Iterable[Subject],
-    *,
-    level: Level,
-    chosen: Collection[tuple[str, str]] | None = None,
-    on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
-) -> Iterator[RecordingCheck]:
-    """Check recordings, one listing each; files in parallel. ``on_file`` is called in this thread as files are done.
-
-    ``chosen``: (rec_id, path) of the files to check; None is all of them.
-    """
-    return (_check(engine, store, raw_prefix, subject, level, chosen, on_file) for subject in subjects)
 
 
 def in_order(
     executor: Executor,
     call: Callable[..., RecordingCheck],
     here: Callable[..., RecordingCheck],
-    items: Sequence[tuple[Subject, Level, Collection[tuple[str, str]] | None]],
+    items: Sequence[tuple[Subject, Level | None, Collection[tuple[str, str]] | None]],
     on_file: Callable[[str, FileCheck], object],
 ) -> Iterator[RecordingCheck]:
     """``call`` for each item in the executor's workers; files are told as their recording is done, in order.
@@ -122,51 +156,61 @@ def in_order(
         raise
 
 
-def _check(
-    engine: Engine,
-    store: Store,
-    raw_prefix: str,
+def verify(
+    means: Means,
     subject: Subject,
-    level: Level,
-    chosen: Collection[tuple[str, str]] | None,
-    on_file: Callable[[str, FileCheck], object],
+    level: Level | None,
+    *,
+    chosen: Collection[tuple[str, str]] | None = None,
+    on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
 ) -> RecordingCheck:
-    prefix = f"{raw_prefix}{subject.rec_id}/"
-    found = {unicodedata.normalize("NFC", info.key.removeprefix(prefix)): info for info in store.list(prefix)}
-    rows = {file.path: file for modality in subject.modalities for file in modality.files}
-    rows |= {path: _auxiliary_row(prefix, path, value, found) for path, value in subject.auxiliary.items()}
+    """Check a recording: one listing, files in parallel. ``on_file`` is called in this thread as files are done.
+
+    ``level``: None is what the question needs, see ``Subject.level``. ``chosen``: (rec_id, path) of the files to check;
+    None is all of them.
+    """
+    depth = subject.level(level)
+    prefix = f"{means.raw_prefix}{subject.rec_id}/"
+    rows = subject.rows
+    listing = list_recording(means.store, prefix, rows)
     disk = subject.disk or {}
-    every = rows | {path: _disk_row(prefix, file, found) for path, file in disk.items() if path not in rows}
+    registered = {row.path for row in rows}
+    beside = [
+        FileRow(path, listing.key(path), file.size_bytes) for path, file in disk.items() if path not in registered
+    ]
+    named = {info.key for row in rows if (info := listing.of(row)) is not None}
     checks: list[FileCheck] = []
 
     def done(check: FileCheck) -> None:
         checks.append(check)
         on_file(subject.rec_id, check)
 
+    every = [*rows, *beside]
     futures = [
-        engine.submit(
+        means.engine.submit(
             partial(
                 _safely,
-                store,
+                means,
                 row,
-                found.get(path),
-                disk.get(path),
-                level,
+                listing.of(row),
+                disk.get(row.path),
+                depth,
                 subject.row,
-                registered=path in rows or is_sidecar(path),
+                registered=row.path in registered or is_sidecar(row.path),
             )
         )
-        for path, row in every.items()
-        if chosen is None or (subject.rec_id, path) in chosen
+        for row in every
+        if chosen is None or (subject.rec_id, row.path) in chosen
     ]
     for future in futures:
         done(future.result())
-    for path, info in found.items():
-        if path not in every and not is_sidecar(path):
+    for path, info in listing.items():
+        if info.key not in named and path not in disk and not is_sidecar(path):
             done(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
     for path, versions in sidecars(subject.row).items() if subject.row else ():
-        if path not in every:
-            check = _check_sidecar(store, path, versions, found.get(path), level if chosen is None else Level.HEAD)
+        if path not in disk:
+            whole = depth if chosen is None else Level.HEAD
+            check = _check_sidecar(means.store, path, versions, listing.get(path), whole)
             if check.mark is not Mark.SAME:
                 done(check)
     for worker in _without_row(subject):
@@ -177,6 +221,7 @@ def _check(
         tuple(sorted(checks, key=lambda check: check.path)),
         subject.disk is not None,
         len(every) - len(futures),
+        depth,
     )
 
 
@@ -188,7 +233,7 @@ def _without_row(subject: Subject) -> list[str]:
 
 
 def _safely(
-    store: Store,
+    means: Means,
     row: FileRow,
     info: ObjectInfo | None,
     file: LocalFile | None,
@@ -198,14 +243,16 @@ def _safely(
     registered: bool,
 ) -> FileCheck:
     try:
-        check = _check_file(store, row, info, file, level)
+        check = _check_file(means, row, info, file, level)
         if check.mark is Mark.DIFFERENT and recording and file and info and is_sidecar(row.path):
-            why = _stands_for(store, info, file, recording)
+            why = _stands_for(means.store, info, file, recording)
             check = FileCheck(row.path, Mark.SAME, row.size_bytes, "", why) if why else check
     except NotFoundError:
         return FileCheck(row.path, Mark.MISSING, row.size_bytes, "", "vanished while it was checked")
     except UrsaError as error:
         return FileCheck(row.path, Mark.ERROR, row.size_bytes, "", error.message)
+    except Exception as error:  # noqa: BLE001
+        return FileCheck(row.path, Mark.ERROR, row.size_bytes, "", unexpected(error, row.path).message)
     if check.mark is Mark.SAME and not registered:
         return replace(check, mark=Mark.UNREGISTERED, detail="in the bucket, in no row")
     return check
@@ -237,58 +284,60 @@ def _no_loss(path: str, ours: bytes, theirs: bytes, recording: RecordingRow) -> 
     return "it was reconstructed; the bucket has another one" if manifest.reconstruction else ""
 
 
-def _check_file(store: Store, row: FileRow, info: ObjectInfo | None, file: LocalFile | None, level: Level) -> FileCheck:
+def _check_file(means: Means, row: FileRow, info: ObjectInfo | None, file: LocalFile | None, level: Level) -> FileCheck:
     if info is None:
         return FileCheck(row.path, Mark.MISSING, row.size_bytes, "", "not in the bucket")
     if info.size_bytes != row.size_bytes:
         return _differs(row, f"{info.size_bytes} bytes in the bucket, {row.size_bytes} expected")
     if file is not None and file.size_bytes != info.size_bytes:
         return _differs(row, f"{file.size_bytes} bytes on the disk, {info.size_bytes} in the bucket")
+    proof = None if level is Level.FULL else known(info, row, means.proofs)
     local = None
     if file is not None and level is not Level.HEAD:
-        local = digest(_source(file), etag=info.etag)
-        if row.sha256 is not None and local.sha256 != row.sha256:
+        local = digest(_source(file), etag="" if proof or level is Level.FULL else info.etag)
+        if row.proven and local.sha256 != row.sha256:
             return _differs(row, "the disk has another sha256 than is registered")
     if level is Level.FULL:
-        expected = row.sha256 or (local.sha256 if local else None)
-        return _full(store, row, info, expected)
-    return _stored(store, row, info, local, level, on_disk=file is not None)
-
-
-def _full(store: Store, row: FileRow, info: ObjectInfo, expected: str | None) -> FileCheck:
-    if expected is None:
-        return FileCheck(row.path, Mark.SAME, row.size_bytes, "size", "no sha256 is registered")
-    if read_back(store, info.key, expected) is None:
-        return _differs(row, "the bytes in the bucket have another sha256")
-    return FileCheck(row.path, Mark.SAME, row.size_bytes, "sha256")
-
-
-def _stored(
-    store: Store, row: FileRow, info: ObjectInfo, local: Digest | None, level: Level, *, on_disk: bool
-) -> FileCheck:
-    """Without reading the object: its ETag as it was when it was proven, else the sha256 that it was stored with."""
+        return _judged(row, local, measure_now(means.store, info, means.proofs, read=True))
     if local is not None:
-        evidence = same_content(store, info, local)
-        if evidence is None:
-            return _differs(row, "the disk and the bucket have other content")
-        return FileCheck(row.path, Mark.SAME, row.size_bytes, evidence)
-    if row.etag is not None and row.etag == info.etag:
-        # The evidence is of the registration; a file on the disk has only been measured here.
-        return FileCheck(row.path, Mark.SAME, row.size_bytes, "size" if on_disk else row.evidence)
-    if level is Level.HEAD and row.etag is not None:
-        return _differs(row, "replaced since it was registered: its ETag differs")
-    stored = store.head(info.key).sha256 if level is not Level.HEAD else None
-    if stored is not None and row.sha256 is not None:
-        if stored == row.sha256:
-            return FileCheck(row.path, Mark.SAME, row.size_bytes, "sha256")
-        return _differs(row, "the object was stored with another sha256")
-    if row.etag is not None:
-        return _differs(row, "replaced since it was registered: its ETag differs")
-    return FileCheck(row.path, Mark.SAME, row.size_bytes, "size")
+        return _judged(row, local, proof or from_etags(info, local) or measure_now(means.store, info, means.proofs))
+    if proof is not None:
+        # The evidence is of the object; a file on the disk has only been measured here.
+        return replace(_judged(row, None, proof), evidence="size") if file else _judged(row, None, proof)
+    return _unread(means, row, info, level)
+
+
+def _unread(means: Means, row: FileRow, info: ObjectInfo, level: Level) -> FileCheck:
+    """An object of which nothing is known: as its row claims; where it was uploaded again since, it is read."""
+    again = row.etag is not None and row.etag != info.etag
+    if not again and level is Level.CHECKSUM:
+        now = means.store.head(info.key)
+        if now.checked_sha256 is not None and (now.etag, now.size_bytes) == (info.etag, info.size_bytes):
+            return _judged(row, None, Proof(info, now.checked_sha256, Evidence.SHA256))
+    if not again:
+        return FileCheck(row.path, Mark.SAME, row.size_bytes, row.evidence if not row.proven else Evidence.CLAIMED)
+    if not means.reads.take(info.size_bytes):
+        return _differs(row, "uploaded again since it was registered: not read; `--level full` reads it")
+    return _judged(row, None, measure_now(means.store, info, means.proofs))
+
+
+def _judged(row: FileRow, local: Digest | None, proof: Proof) -> FileCheck:
+    """What a measurement of the object says: against the disk where it was read, else against the row."""
+    expected = local.sha256 if local else row.sha256
+    info = proof.info
+    measured = FileRow(row.path, info.key, info.size_bytes, proof.sha256, info.etag, proof.evidence, row.mtime_ns)
+    if expected in (None, proof.sha256):
+        return FileCheck(row.path, Mark.SAME, row.size_bytes, proof.evidence, measured=measured)
+    if local is not None:
+        return _differs(row, "the disk and the bucket have other content")
+    if row.proven:
+        return _differs(row, "the bytes in the bucket have another sha256 than is registered")
+    told = f"not as its manifest states: sha256 {proof.sha256}, stated {row.sha256}"
+    return replace(_differs(row, told), measured=measured)
 
 
 def _source(file: LocalFile) -> SourceFile:
-    return SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns)
+    return SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns, file.sighting)
 
 
 def _check_sidecar(
@@ -303,7 +352,7 @@ def _check_sidecar(
             return FileCheck(path, Mark.MISSING, size, "", "it was there when this was registered")
         if size in {version.size_bytes for version in versions} and level is not Level.FULL:
             return FileCheck(path, Mark.SAME, size, "size")
-        if object_sha256(store, info.key) in {version.sha256 for version in versions}:
+        if object_sha256(store, info) in {version.sha256 for version in versions}:
             return FileCheck(path, Mark.SAME, size, "sha256")
         if _is_newer_manifest(store, path, info):
             return FileCheck(path, Mark.SAME, size, "", "a later one, which nobody has registered yet")
@@ -323,19 +372,6 @@ def _is_newer_manifest(store: Store, path: str, info: ObjectInfo) -> bool:
 
 def _differs(row: FileRow, detail: str) -> FileCheck:
     return FileCheck(row.path, Mark.DIFFERENT, row.size_bytes, "", detail)
-
-
-def _auxiliary_row(
-    prefix: str, path: str, value: Sequence[int | str | None], found: Mapping[str, ObjectInfo]
-) -> FileRow:
-    size, sha256 = value
-    key = found[path].key if path in found else prefix + path
-    return FileRow(path, key, int(size or 0), str(sha256) if sha256 else None)
-
-
-def _disk_row(prefix: str, file: LocalFile, found: Mapping[str, ObjectInfo]) -> FileRow:
-    key = found[file.path].key if file.path in found else prefix + file.path
-    return FileRow(file.path, key, file.size_bytes)
 
 
 def could_not(ref: Path | str, error: UrsaError) -> RecordingCheck:

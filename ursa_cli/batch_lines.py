@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli.batch_end import AGAIN, ZEROS, counted
-from ursa_cli.ingest_view import result_record, to_send
+from ursa_cli.ingest_view import ok_line, result_record, to_send
 from ursa_cli.render import duration, plain, size
 from ursa_cli.report import RecordingEntry, RunReport
 
@@ -28,7 +28,7 @@ _REMEMBERED = 1000
 _UPLINKS_MBIT = (20, 100, 1000)
 # Options of `ursa ingest` that a hint names, and a batch has not.
 _OF_INGEST = re.compile(
-    r"(?:(?:the same command |this one )?(?:again )?with )?(--(?:overwrite|replace-objects|trust-size)(?: --[a-z-]+)*)"
+    r"(?:(?:the same command |this one )?(?:again )?with )?(--(?:overwrite|replace-objects|trust-size|trust-mtime|not-unfinished)(?: --[a-z-]+)*)"
 )
 
 
@@ -88,8 +88,8 @@ class Told:
             self._planned(outcome.rec_id, outcome.plan)
         elif outcome.status == "have":
             hint = _to_know(outcome)
-            self._one(f"HAVE {outcome.rec_id}: already registered", hint=hint)
-            self._record(outcome, hint=hint)
+            self._one(f"HAVE {outcome.rec_id}: already registered{outcome.told}", hint=hint)
+            self._record(outcome, hint=hint, told=outcome.told.strip(" ;,"))
             if hint:
                 self._note(f"{outcome.rec_id}: {hint}")
         elif outcome.status == "skip":
@@ -98,7 +98,7 @@ class Told:
             self._refused(outcome, error)
 
     def _registered(self, rec_id: str, result: IngestResult) -> None:
-        self._one(f"OK   {rec_id}: {result.files_uploaded} uploaded, {result.files_skipped} skipped")
+        self._one(ok_line(result))
         self.session.out.record("recording", **result_record(result))
         self.registered.append(rec_id)
         for warning in result.warnings:

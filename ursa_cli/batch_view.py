@@ -45,6 +45,8 @@ class Choices:
     reconstruct_missing: bool
     dry_run: bool
     wait: str | None
+    trust_mtime: bool
+    not_unfinished: list[str]
 
 
 def run(session: Session, notifier: Notifier, choices: Choices, **settings: Any) -> None:
@@ -86,6 +88,8 @@ def _begin(data: DataInterface, choices: Choices, told: Told) -> BatchRun:
         settle_s=seconds_in(choices.settle) or 0.0,
         reconstruct_missing=choices.reconstruct_missing,
         dry_run=choices.dry_run,
+        trust_mtime=choices.trust_mtime,
+        not_unfinished=choices.not_unfinished,
         progress=told.follow,
     )
 
@@ -135,6 +139,13 @@ def _follow(batch: BatchRun, told: Told) -> BaseException | None:
         for remark in batch.found.remarks:
             told.session.out.note(remark)
             told.session.out.log(logging.INFO, remark)
+
+    def warn(words: str) -> None:
+        with told.bars.print_above():
+            told.session.out.note(f"warning: {words}")
+            told.session.out.log(logging.WARNING, words)
+
+    batch.warn = warn
     try:
         with closing(batch.__iter__()) as outcomes:
             for outcome in outcomes:

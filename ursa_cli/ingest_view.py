@@ -43,7 +43,7 @@ def outcomes(
     participant: str | None,
     existing: Existing,
     jobs: int,
-    choices: dict[str, bool],
+    choices: dict[str, Any],
 ) -> None:
     """Ingest and print a result each; raises ``typer.Exit`` with the first failure's code."""
     counts = {"ok": 0, "have": 0, "fail": 0}
@@ -108,7 +108,7 @@ def interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
     )
 
 
-def plans(session: Session, rec_dirs: list[Path], participant: str | None, choices: dict[str, bool]) -> None:
+def plans(session: Session, rec_dirs: list[Path], participant: str | None, choices: dict[str, Any]) -> None:
     """Print what an ingest would do; raises ``typer.Exit`` with the first refusal's code."""
     data = session.data()
     counts = {"ok": 0, "fail": 0}
@@ -131,7 +131,7 @@ def plans(session: Session, rec_dirs: list[Path], participant: str | None, choic
 
 
 def _planned(
-    data: DataInterface, rec_dir: Path, participant: str | None, bars: Bars, choices: dict[str, bool]
+    data: DataInterface, rec_dir: Path, participant: str | None, bars: Bars, choices: dict[str, Any]
 ) -> IngestPlan:
     from ursa.recording import read_participant
 
@@ -144,8 +144,8 @@ def tell(session: Session, outcome: Outcome, *, alone: bool) -> None:
     if outcome.result is not None:
         _result(session, outcome.result)
     elif outcome.status == "have":
-        session.out.outcome(f"HAVE {outcome.rec_id}: already registered")
-        session.out.record("recording", rec_id=outcome.rec_id, status="have")
+        session.out.outcome(f"HAVE {outcome.rec_id}: already registered{outcome.told}")
+        session.out.record("recording", rec_id=outcome.rec_id, status="have", told=outcome.told.strip(" ;,"))
     elif outcome.error is not None:
         failed(session, outcome.rec_id, outcome.error, alone=alone)
 
@@ -181,9 +181,18 @@ def result_record(result: IngestResult) -> dict[str, Any]:
         "absent_nodes": list(result.absent_nodes),
         "warnings": list(result.warnings),
         "evidence": dict(result.evidence),
+        "in_bucket": result.in_bucket,
         "requests": dict(result.requests),
         "seconds": round(result.seconds, 3),
     }
+
+
+def ok_line(result: IngestResult) -> str:
+    """``OK   rec_…: 12 uploaded, 0 skipped``, and what is to be known of how that was proven."""
+    told = f"OK   {result.recording.rec_id}: {result.files_uploaded} uploaded, {result.files_skipped} skipped"
+    if result.in_bucket:
+        told += f", {result.in_bucket} only in the bucket"
+    return told + (f" ({result.by_size_only} by size only)" if result.by_size_only else "")
 
 
 def _result(session: Session, result: IngestResult) -> None:
@@ -191,7 +200,7 @@ def _result(session: Session, result: IngestResult) -> None:
     session.remember([row.rec_id])
     session.out.record("recording", **result_record(result))
     line = session.out.line
-    session.out.outcome(f"OK   {row.rec_id}: {result.files_uploaded} uploaded, {result.files_skipped} skipped")
+    session.out.outcome(ok_line(result))
     line(f"     {result.action} {row.recording_hash}")
     before = f", {size(result.bytes_resumed)} of these files by an earlier run" if result.bytes_resumed else ""
     sent = f"{size(result.bytes_uploaded - result.bytes_resumed)} sent{before}"

@@ -99,7 +99,10 @@ def _result(session: Session, result: IngestResult) -> None:
     session.remember([row.rec_id])
     line = session.out.line
     files = _files(result.files_skipped)
-    session.out.outcome(f"OK   {row.rec_id}: {files} in the bucket, registered as {row.recording_hash}")
+    told = f"OK   {row.rec_id}: {files} in the bucket, registered as {row.recording_hash}"
+    if result.by_size_only:
+        told += f" ({result.by_size_only} by size only: `ursa verify {row.rec_id}{typed.options()} --level full` reads them)"
+    session.out.outcome(told)
     line(f"     {result.action}; {size(result.bytes_skipped)} are there, nothing was sent, {result.seconds:.1f} s")
     if result.unlisted:
         line(
@@ -127,7 +130,14 @@ def _plan(session: Session, plan: BucketPlan) -> None:
         participant=participant,
         bytes=plan.bytes,
         files=[
-            {"path": row.path, "key": row.key, "size_bytes": row.size_bytes, "sha256": row.sha256} for row in plan.files
+            {
+                "path": row.path,
+                "key": row.key,
+                "size_bytes": row.size_bytes,
+                "sha256": row.sha256,
+                "evidence": str(row.evidence),
+            }
+            for row in plan.files
         ],
         unlisted=list(recording.unlisted),
         junk=list(recording.junk),

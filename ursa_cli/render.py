@@ -220,7 +220,9 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Path):
-        return str(value)
+        from ursa.names import disk_name
+
+        return disk_name(str(value))
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     raise TypeError(type(value).__name__)

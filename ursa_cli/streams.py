@@ -30,8 +30,8 @@ def steady() -> None:
         os.set_inheritable(number, True)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  (open to the end of the process)
-    sys.stdout = _guarded(1, sys.stdout, errors="strict")
-    sys.stderr = _guarded(2, sys.stderr, errors="backslashreplace")
+    sys.stdout = _guarded(1, sys.stdout)
+    sys.stderr = _guarded(2, sys.stderr)
 
 
 def output_failure() -> str | None:
@@ -73,14 +73,14 @@ class _Guard(io.FileIO):
         return memoryview(data).nbytes
 
 
-def _guarded(number: int, stream: Any, *, errors: str) -> io.TextIOWrapper:
+def _guarded(number: int, stream: Any) -> io.TextIOWrapper:
     guard = _Guard(number, "w", closefd=False)
     if number == 1:
         _guards[:] = [guard]
     return io.TextIOWrapper(
         io.BufferedWriter(guard),
         encoding=getattr(stream, "encoding", None) or "utf-8",
-        errors=getattr(stream, "errors", None) or errors,
+        errors="backslashreplace",  # a name that this locale can't write ends no run
         # By the line in a pipe too: what a killed run has told is in the file that cron made of it.
         line_buffering=True,
     )

@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -30,7 +30,7 @@ _NAMES = {
 
 
 def run(
-    session: Session, refs: list[str], everything: bool, level: Level, subset: str | None, dask: str | None
+    session: Session, refs: list[str], everything: bool, level: Level | None, subset: str | None, dask: str | None
 ) -> None:
     """Verify and print; raises ``typer.Exit(6)`` where something is wrong."""
     from ursa.cluster import executor
@@ -39,7 +39,7 @@ def run(
         raise UsageError("name recordings, or say --all", hint="See `ursa verify --help`.")
     directories = _directories(refs)
     refuse_roots(list(map(Path, directories.values())), "`ursa verify {}/rec_*/` looks at each of them.")
-    told = _Told(session, level, several=everything or len(refs) > 1, directories=directories)
+    told = _Told(session, several=everything or len(refs) > 1, directories=directories)
     session.out.totals = told.counts
     data = session.data()
     try:
@@ -67,11 +67,12 @@ class _Told:
     """What has been told so far; nothing of a recording is kept. ``directories``: those that were named, by rec_id."""
 
     session: Session
-    level: Level
     several: bool
     directories: dict[str, str]
     counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("recordings", "wrong", "not_checked", "files", "left_out"), 0)
+        default_factory=lambda: dict.fromkeys(
+            ("recordings", "wrong", "not_checked", "seen", "files", "not_proven", "left_out"), 0
+        )
     )
     _headed: str | None = None
 
@@ -87,13 +88,16 @@ class _Told:
 
     def recording(self, check: RecordingCheck) -> None:
         """A recording's verdict, and what to do where it is bad."""
-        status = "fail" if not check.ok else "ok" if check.files else "none"
+        right = "seen" if check.seen_only else "ok"
+        status = "fail" if not check.ok else right if check.files else "none"
         if status == "none" and not check.left_out:
             status = "fail"  # a recording without a file: there is nothing that could be right
         mend = _mend(check, self.directories.get(check.rec_id)) if status == "fail" else None
         self.counts["recordings"] += 1
         self.counts["wrong"] += status == "fail"
         self.counts["not_checked"] += status == "none"
+        self.counts["seen"] += status == "seen"
+        self.counts["not_proven"] += check.not_proven
         self.counts["files"] += len(check.files)
         self.counts["left_out"] += check.left_out
         self.session.out.record(
@@ -101,15 +105,19 @@ class _Told:
             rec_id=check.rec_id,
             recording_hash=check.recording_hash,
             status=status,
-            files=list(check.files),
+            files=[_file(item) for item in check.files],
+            level=str(check.level),
+            not_proven=check.not_proven,
             left_out=check.left_out,
             hint=mend,
         )
         found = Counter(file.mark for file in check.files)
         words = ", ".join(f"{found[mark]} {name}" for mark, name in _NAMES.items() if found[mark])
         words += f"{'; ' if words else ''}{check.left_out} left out by --subset" if check.left_out else ""
+        words += f", {check.not_proven} not proven" if check.not_proven else ""
+        words += f"; {_seen(check)}" if status == "seen" else ""
         level = logging.ERROR if status == "fail" else logging.INFO
-        label = {"ok": "OK  ", "fail": "FAIL", "none": "NONE"}[status]
+        label = {"ok": "OK  ", "seen": "SEEN", "fail": "FAIL", "none": "NONE"}[status]
         self.session.out.outcome(f"{label} {check.rec_id}: {words or 'no files to check'}", hint=mend, level=level)
         if mend:
             self.session.out.advice(mend)
@@ -120,7 +128,9 @@ class _Told:
         right = counts["recordings"] - counts["wrong"] - counts["not_checked"]
         told = [f"{right} right", f"{counts['wrong']} wrong"]
         told += [f"{counts['not_checked']} not looked at"] if counts["not_checked"] else []
-        left = f", {counts['left_out']} left out by --subset" if counts["left_out"] else ""
+        told += [f"{counts['seen']} of them only seen"] if counts["seen"] else []
+        left = f", {counts['not_proven']} not proven" if counts["not_proven"] else ""
+        left += f", {counts['left_out']} left out by --subset" if counts["left_out"] else ""
         what = "1 recording" if counts["recordings"] == 1 else f"{counts['recordings']} recordings"
         return f"{what}: {', '.join(told)}; {counts['files']} files checked{left}"
 
@@ -138,13 +148,20 @@ class _Told:
             )
         elif not counts["files"] and not code:
             self.session.out.note("Nothing was checked: --subset left out every file.")
-        if self.directories and self.level is not Level.FULL and not code:
-            self.session.out.note(
-                "No object was read back: before the only other copy is wiped, `--level full` does, and takes as long as a"
-                " download."
-            )
         if code:
             raise typer.Exit(code)
+
+
+def _seen(check: RecordingCheck) -> str:
+    """What a verdict lacks that is no proof."""
+    if check.on_disk and check.level is not Level.FULL:
+        return "no object was read back: before this disk is wiped, run it without --level"
+    return "by size only: `--level full` reads them"
+
+
+def _file(check: FileCheck) -> dict[str, Any]:
+    """A file's verdict as JSON."""
+    return {name: getattr(check, name) for name in ("path", "mark", "size_bytes", "evidence", "detail")}
 
 
 def _has_manifest(rec_dir: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from ursa.manifest.models import FILE_ALIASES, MANIFEST_ALIASES
 
 REC_ID = "rec_20260520_195628_b1dd"
 SHA = "ab" * 32
+BASE64 = b64encode(b"\xab" * 32).decode()
 SOURCE = "rec/manifest.json"
 
 
@@ -254,6 +256,14 @@ REFUSALS = [
     (entry(sha256="md5:ab"), "/files/0/sha256", "md5", "64 hex"),
     (entry(sha256=""), "/files/0/sha256", '""', "64 hex"),
     (entry(sha256=5), "/files/0/sha256", "5", "64 hex"),
+    (entry(sha256=SHA[:-1]), "/files/0/sha256", "abab", "64 hex"),
+    (entry(sha256=SHA + "ab"), "/files/0/sha256", "abab", "64 hex"),
+    (entry(sha256="xy" * 32), "/files/0/sha256", "xyxy", "64 hex"),
+    (entry(sha256=f"sha-256={SHA}"), "/files/0/sha256", "sha-256", "64 hex"),
+    (entry(sha256=f"sha256:{BASE64}"), "/files/0/sha256", "sha256:", "base64 of 32 bytes"),
+    (entry(sha256=BASE64[:-1]), "/files/0/sha256", "q6ur", "base64 of 32 bytes"),
+    (entry(checksum=b64encode(b"\xab" * 16).decode()), "/files/0/checksum", "q6ur", "base64 of 32 bytes"),
+    (entry(sha256="\u0430b" * 32), "/files/0/sha256", "\u0430b", "64 hex"),
     (entry(path="../x"), "/files/0/path", "../x", "escapes"),
     (entry(path="/x"), "/files/0/path", "/x", "absolute"),
     (entry(path="C:\\x"), "/files/0/path", "C:", "absolute"),
@@ -265,6 +275,14 @@ REFUSALS = [
     (document(participant=5), "/participant", "5", "text"),
     (document(reconstruction=[]), "/reconstruction", "list", "object"),
 ]
+
+
+@pytest.mark.parametrize("field", ["sha256", "checksum"])
+@pytest.mark.parametrize(
+    "stated", [SHA, SHA.upper(), f"sha256:{SHA}", f"SHA256:{SHA.upper()}", f"sha256:{SHA.upper()}", BASE64]
+)
+def test_a_sha256_as_uploaders_spell_it(field: str, stated: str) -> None:
+    assert read(entry(**{field: stated})).files[0].sha256 == SHA
 
 
 @pytest.mark.parametrize(("doc", "pointer", "found", "expected"), REFUSALS, ids=range(len(REFUSALS)))

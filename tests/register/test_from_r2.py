@@ -188,7 +188,9 @@ def test_a_manifest_without_sha256s_has_the_same_hash(local: Local, data: DataIn
     assert data.ingest_from_r2(REC).recording.recording_hash == derive_recording_hash(map(sha256, FILES.values()))
 
 
-@pytest.mark.parametrize("name", ["eeg_a/seg_002.edf.part", "camera_left/x.tmp", "events.csv.tmp"])
+@pytest.mark.parametrize(
+    "name", ["eeg_a/seg_002.edf.part", "camera_left/x.tmp", "events.csv.tmp", "eeg_a/.seg_000.edf.random"]
+)
 def test_unfinished_copies_refuse_the_recording_by_name(
     name: str, local: Local, data: DataInterface, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -13,12 +14,24 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from ursa.errors import StorageError
-from ursa.store import NoSuchUploadError, NotFoundError, Part, PreconditionFailedError, Store
+from ursa.policies import Evidence
+from ursa.store import (
+    NoSuchUploadError,
+    NotFoundError,
+    Part,
+    PreconditionFailedError,
+    Store,
+    TransientError,
+    local_records,
+)
 from ursa.store.local import LocalStore
+from ursa.store.local_records import Record, Records
 from ursa.store.protocol import SHA256_KEY
 
 NO_LINKS = [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK]
@@ -162,6 +175,229 @@ def test_a_put_without_metadata_has_none_of_the_one_before(store: LocalStore) ->
     assert store.head("k").metadata == {}
 
 
+# --- ETags
+
+
+def sha(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def etags(store: LocalStore, key: str) -> set[str]:
+    """All that tells an ETag; reading under it works, and under another one does not."""
+    (listed,) = store.list(key)
+    (paged,) = store.list_page(key).objects
+    told = {listed.etag, paged.etag, store.head(key).etag, store.read(key)[1].etag}
+    for etag in told:
+        assert b"".join(store.stream(key, if_match=etag)) == store.read(key)[0]
+    with pytest.raises(PreconditionFailedError):
+        b"".join(store.stream(key, if_match="0" * 64))
+    return told
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are hashed because no record counts for them, by name."""
+    found: list[str] = []
+    measured = Records._measured
+
+    def noted(self: Records, key: str, *args: Any) -> Record:
+        found.append(key)
+        return measured(self, key, *args)
+
+    monkeypatch.setattr(Records, "_measured", noted)
+    return found
+
+
+@pytest.mark.parametrize("if_absent", [True, False])
+@pytest.mark.parametrize("metadata", [None, {"rig": "green"}])
+def test_the_etag_is_the_sha256(
+    store: LocalStore, hashed: list[str], if_absent: bool, metadata: dict[str, str] | None
+) -> None:
+    written = store.put("a/k", b"1", sha256=sha(b"1"), if_absent=if_absent, metadata=metadata)
+    assert (written.etag, written.evidence) == (sha(b"1"), Evidence.SHA256)
+    assert etags(store, "a/k") == {sha(b"1")}
+    store.put("a/k", b"2", sha256=sha(b"2"), if_match=sha(b"1"))
+    assert etags(store, "a/k") == {sha(b"2")}
+    assert store.head("a/k").checked_sha256 == sha(b"2")
+    assert hashed == []
+
+
+def test_the_etag_of_parts_is_the_sha256_of_the_whole(store: LocalStore, hashed: list[str]) -> None:
+    for if_absent in (True, False):
+        upload_id = store.create_upload("k", metadata={SHA256_KEY: "ab" * 32})
+        bodies = [bytes([7]) * (3 << 20), b"tail"]
+        parts = [
+            store.upload_part("k", upload_id, number, body, md5=hashlib.md5(body).hexdigest())
+            for number, body in enumerate(bodies, 1)
+        ]
+        assert store.complete_upload("k", upload_id, parts, if_absent=if_absent) == sha(b"".join(bodies))
+        assert etags(store, "k") == {sha(b"".join(bodies))}
+        # What the uploader stated stays a claim.
+        assert store.head("k").sha256 == "ab" * 32
+    assert hashed == []
+
+
+def test_the_etag_is_the_same_in_a_copy(store: LocalStore, tmp_path: Path, hashed: list[str]) -> None:
+    put(store, "a/k", b"1")
+    for name, records in (("with", True), ("without", False)):
+        copy = tmp_path / name
+        subprocess.run(["cp", "-a", str(tmp_path / "raw"), str(copy)], check=True)
+        root = tmp_path / f"root {name}"
+        root.mkdir()
+        copy.rename(root / "raw")
+        if records:
+            subprocess.run(["cp", "-a", str(tmp_path / ".ursa"), str(root / ".ursa")], check=True)
+        copied = LocalStore(root, "raw")
+        assert etags(copied, "a/k") == {sha(b"1")}
+        assert hashed != []
+        # The metadata belongs to bytes with this sha256.
+        assert copied.head("a/k").metadata == ({SHA256_KEY: sha(b"1")} if records else {})
+        hashed.clear()
+
+
+def test_what_another_program_did_is_hashed(store: LocalStore, tmp_path: Path) -> None:
+    path = tmp_path / "raw" / "k"
+    put(store, "k", b"old")
+    times = path.stat()
+    for number, body in enumerate((b"new", b"won", b"longer")):
+        if number == 0:
+            path.write_bytes(body)  # in place
+        else:
+            (tmp_path / "other").write_bytes(body)
+            (tmp_path / "other").replace(path)
+        # As rsync -t and cp -p do: only the ctime tells.
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert etags(store, "k") == {sha(body)}
+        assert store.head("k").metadata == {}
+        with pytest.raises(PreconditionFailedError):
+            store.put("k", b"mine", sha256=sha(b"mine"), if_match=sha(b"old"))
+
+
+def test_a_conditional_put_over_what_another_program_wrote(store: LocalStore, tmp_path: Path) -> None:
+    put(store, "k", b"old")
+    (tmp_path / "raw" / "k").write_bytes(b"new")
+    assert store.put("k", b"mine", sha256=sha(b"mine"), if_match=sha(b"new")).etag == sha(b"mine")
+    assert etags(store, "k") == {sha(b"mine")}
+
+
+def test_a_record_is_kept_once_the_times_are_old(
+    store: LocalStore, tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "k").write_bytes(b"1")
+    # Within the granularity of its times: another write could leave them as they are.
+    for _ in range(2):
+        assert store.head("k").etag == sha(b"1")
+    assert hashed == ["k", "k"]
+    monkeypatch.setattr(local_records, "_SETTLED_NS", -1)
+    for _ in range(3):
+        assert store.head("k").etag == sha(b"1")
+    assert hashed == ["k"] * 3
+    assert etags(LocalStore(tmp_path, "raw"), "k") == {sha(b"1")}
+    # A backup of hard links, chown, an indexer: only the ctime moves.
+    os.link(tmp_path / "raw" / "k", tmp_path / "backup")
+    assert etags(store, "k") == {sha(b"1")}
+    assert hashed == ["k"] * 4
+
+
+def test_a_file_that_changes_while_it_is_hashed(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_records, "_SETTLED_NS", -1)
+    path = tmp_path / "raw" / "k"
+    put(store, "k", b"0")
+    path.write_bytes(b"old")
+    digest, writes = hashlib.file_digest, iter([b"newer"])
+
+    def disturbed(file: Any, name: str) -> Any:
+        found = digest(file, name)
+        for body in writes:
+            path.write_bytes(body)
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", disturbed)
+    assert store.head("k").etag == sha(b"newer")
+    writes = iter([b"%d" % number * number for number in range(1, 9)])
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, name: (digest(file, name), path.write_bytes(next(writes)))[0]
+    )
+    path.write_bytes(b"new")
+    with pytest.raises(TransientError, match="k is being written by another program"):
+        store.head("k")
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    assert store.head("k").etag == sha(path.read_bytes())
+
+
+def test_where_nothing_can_be_kept_it_is_hashed_each_time(
+    store: LocalStore, tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_records, "_SETTLED_NS", -1)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "k").write_bytes(b"1")
+    (tmp_path / ".ursa").write_text("in the way")
+    for _ in range(2):
+        assert store.head("k").etag == sha(b"1")
+    assert hashed == ["k", "k"]
+
+
+RECORDS = [b"", b"{", b"[]", b"\xff\x00", b'{"etag": "e", "metadata": {}}']
+RECORDS += [
+    orjson.dumps({"sha256": "00" * 32, "size": 1, "mtime_ns": 0, "ctime_ns": 0, "metadata": {}} | change)
+    for change in ({}, {"sha256": "x"}, {"size": "1"}, {"metadata": None}, {"metadata": {"a": 1}}, {"more": 1})
+]
+
+
+@pytest.mark.parametrize("text", RECORDS)
+def test_a_record_that_does_not_count(store: LocalStore, tmp_path: Path, text: bytes) -> None:
+    put(store, "k", b"1")
+    (tmp_path / ".ursa" / "raw" / "metadata" / "k").write_bytes(text)
+    assert etags(store, "k") == {sha(b"1")}
+
+
+@pytest.mark.parametrize("change", [{"sha256": "x"}, {"size": True}, {"metadata": []}, {"metadata": {"a": 1}}])
+def test_a_damaged_record_with_the_right_times(store: LocalStore, tmp_path: Path, change: dict[str, Any]) -> None:
+    put(store, "k", b"1")
+    path = tmp_path / ".ursa" / "raw" / "metadata" / "k"
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | change))
+    assert etags(store, "k") == {sha(b"1")}
+
+
+def test_a_directory_that_was_an_object(store: LocalStore, tmp_path: Path, hashed: list[str]) -> None:
+    put(store, "a", b"1")
+    (tmp_path / "raw" / "a").unlink()
+    put(store, "a/b/c", b"2")
+    assert etags(store, "a/b/c") == {sha(b"2")}
+    assert hashed == []
+
+
+def test_writers_side_by_side_never_leave_another_s_record(store: LocalStore, hashed: list[str]) -> None:
+    start = threading.Barrier(4)
+
+    def write(number: int) -> None:
+        start.wait()
+        for turn in range(25):
+            body = b"%d %02d" % (number, turn)
+            try:
+                put(store, "k", body, if_absent=turn % 5 == 0)
+            except PreconditionFailedError:
+                store.delete("k") if turn % 10 == 0 else None
+            with contextlib.suppress(NotFoundError):
+                data, info = store.read("k")
+                assert info.etag == sha(data)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    put(store, "k", b"last")
+    assert etags(store, "k") == {sha(b"last")}
+
+
+def test_a_hundred_objects_are_listed_by_their_records(store: LocalStore, hashed: list[str]) -> None:
+    for number in range(100):
+        put(store, f"r/{number:03d}", b"%d" % number)
+    assert [info.etag for info in store.list("r/")] == [sha(b"%d" % number) for number in range(100)]
+    assert hashed == []
+
+
 # --- writers that die
 
 
@@ -205,6 +441,7 @@ def test_killed_before_the_metadata_there_is_none(store: LocalStore, tmp_path: P
     data, info = store.read("k")
     assert data == b"new"
     assert info.metadata == {}
+    assert etags(store, "k") == {sha(b"new")}
 
 
 # --- disks that fail

@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tap import MIB, Tap, noise, s3_store, sha256
+from fetching import BIG, RANGE, failing_at, fetch, files_below, streamed, wanted
+from tap import Tap, noise, s3_store, sha256
 
 from conftest import Buckets
-from proxy import FaultProxy
-from servers import S3Server
 from ursa.errors import ChecksumMismatchError, ConflictError, MissingFilesError, StorageError
-from ursa.store import Store
 from ursa.store.local import LocalStore
-from ursa.store.retry import RetryingStore, RetryPolicy
-from ursa.transfer.download import DownloadItem, Fetched, download, file_sha256
-from ursa.transfer.engine import Engine, Stop
-
-RANGE = 16 * MIB
-BIG = noise(2 * RANGE + 1000, seed=2)  # three ranges
-
-KILLED_DOWNLOAD = """
-import os, signal, sys
-sys.path[:0] = sys.argv[1:3]
-from pathlib import Path
-from tap import MIB
-from ursa.store.local import LocalStore
-from ursa.transfer.download import DownloadItem, download
-from ursa.transfer.engine import Engine, Stop
-
-class Slow(LocalStore):
-    def stream(self, key, *, start=0, **options):
-        blocks = super().stream(key, start=start, **options)
-        if start == 32 * MIB:
-            journal = next(Path(sys.argv[4]).parent.glob("*.done"))
-            while len(journal.read_bytes()) < 2 or journal.read_bytes()[:2] != b"\\x01\\x01":
-                pass
-            yield next(blocks)
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield from blocks
-
-item = DownloadItem("k", Path(sys.argv[4]), int(sys.argv[5]), sys.argv[6], None)
-with Engine(transfers=2) as engine:
-    download(engine, Slow(Path(sys.argv[3]), "raw"), [item], stop=Stop(), on_done=print, on_bytes=lambda count: None)
-"""
+from ursa.transfer.download import Fetched
+from ursa.transfer.engine import Stop
+from ursa.transfer.partial import file_sha256
 
 
 @pytest.fixture
@@ -62,48 +30,21 @@ def dest(tmp_path: Path) -> Path:
     return tmp_path / "dest"
 
 
-def wanted(store: Store, dest: Path, key: str, data: bytes, *, etag: bool = True, known: bool = True) -> DownloadItem:
-    """Put an object and describe it as the catalog would."""
-    written = store.put(key, data, sha256=sha256(data))
-    return DownloadItem(key, dest / key, len(data), sha256(data) if known else None, written.etag if etag else None)
-
-
-def fetch(
-    store: Store,
-    items: Sequence[DownloadItem],
-    *,
-    stop: Stop | None = None,
-    on_done: Callable[[Fetched], object] = lambda _fetched: None,
-    on_bytes: Callable[[int], object] = lambda _count: None,
-) -> list[Fetched]:
-    with Engine(transfers=4) as engine:
-        return download(engine, store, items, stop=stop or Stop(), on_done=on_done, on_bytes=on_bytes)
-
-
-def files_below(directory: Path) -> list[str]:
-    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-
-
-def streamed(tap: Tap) -> list[tuple[int, int]]:
-    """The ranges that were asked for."""
-    return sorted((options["start"], options["end"]) for name, _, options in tap.calls if name == "stream")
-
-
 # --- whole files
 
 
 @pytest.mark.parametrize("size", [0, 1, RANGE, RANGE + 1, len(BIG)], ids=["empty", "one", "range", "range+1", "big"])
-def test_every_size(store: Store, dest: Path, size: int) -> None:
+def test_every_size(store: LocalStore, dest: Path, size: int) -> None:
     counts: list[int] = []
     one = wanted(store, dest, "a/b/f.bin", BIG[:size])
     (fetched,) = fetch(store, [one], on_bytes=counts.append)
-    assert fetched == Fetched(one, sent=True)
+    assert (fetched.item, fetched.sent, fetched.sha256) == (one, True, one.sha256)
     assert one.target.read_bytes() == BIG[:size]
     assert sum(counts) == size
     assert files_below(dest) == ["a/b/f.bin"]
 
 
-def test_a_large_object_comes_in_ranges(store: Store, dest: Path) -> None:
+def test_a_large_object_comes_in_ranges(store: LocalStore, dest: Path) -> None:
     one = wanted(store, dest, "k", BIG)
     tap = Tap(store)
     fetch(tap, [one])
@@ -118,7 +59,7 @@ def test_from_a_server(weed_buckets: Buckets, dest: Path) -> None:
     assert [file_sha256(one.target) for one in items] == [one.sha256 for one in items]
 
 
-def test_many_in_order(store: Store, dest: Path) -> None:
+def test_many_in_order(store: LocalStore, dest: Path) -> None:
     items = [wanted(store, dest, f"d/{number}", noise(number, number)) for number in range(40)]
     threads, done = set(), list[Fetched]()
 
@@ -131,17 +72,17 @@ def test_many_in_order(store: Store, dest: Path) -> None:
     assert {fetched.item.key for fetched in done} == {one.key for one in items}
 
 
-def test_an_object_that_nobody_knows_the_sha256_of(store: Store, dest: Path) -> None:
+def test_an_object_whose_sha256_is_not_known(store: LocalStore, dest: Path) -> None:
     one = wanted(store, dest, "k", b"1234", known=False, etag=False)
     assert fetch(store, [one])[0].sent
     assert one.target.read_bytes() == b"1234"
 
 
-def test_nothing_to_do(store: Store) -> None:
+def test_nothing_to_do(store: LocalStore) -> None:
     assert fetch(store, []) == []
 
 
-def test_a_name_of_255_bytes(store: Store, dest: Path) -> None:
+def test_a_name_of_255_bytes(store: LocalStore, dest: Path) -> None:
     one = wanted(store, dest, "n" * 255, b"1234")
     fetch(store, [one])
     assert one.target.read_bytes() == b"1234"
@@ -150,7 +91,7 @@ def test_a_name_of_255_bytes(store: Store, dest: Path) -> None:
 # --- what is there already
 
 
-def test_an_equal_file_is_skipped(store: Store, dest: Path) -> None:
+def test_an_equal_file_is_skipped(store: LocalStore, dest: Path) -> None:
     one = wanted(store, dest, "k", BIG)
     fetch(store, [one])
     stat = one.target.stat()
@@ -162,7 +103,7 @@ def test_an_equal_file_is_skipped(store: Store, dest: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [b"1235", b"123", b""], ids=["other", "shorter", "empty"])
-def test_another_file_is_refused_and_left_alone(store: Store, dest: Path, there: bytes) -> None:
+def test_another_file_is_refused_and_left_alone(store: LocalStore, dest: Path, there: bytes) -> None:
     one = wanted(store, dest, "k", b"1234")
     dest.mkdir()
     one.target.write_bytes(there)
@@ -175,7 +116,7 @@ def test_another_file_is_refused_and_left_alone(store: Store, dest: Path, there:
 
 
 @pytest.mark.parametrize("kind", ["directory", "link", "dangling"])
-def test_what_is_no_file_is_refused(store: Store, dest: Path, tmp_path: Path, kind: str) -> None:
+def test_what_is_no_file_is_refused(store: LocalStore, dest: Path, tmp_path: Path, kind: str) -> None:
     one = wanted(store, dest, "k", b"1234")
     elsewhere = tmp_path / "elsewhere"
     dest.mkdir()
@@ -190,16 +131,28 @@ def test_what_is_no_file_is_refused(store: Store, dest: Path, tmp_path: Path, ki
     assert elsewhere.exists() is (kind == "link")
 
 
-def test_a_file_that_appears_meanwhile_is_left_alone(store: Store, dest: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_left_alone(store: LocalStore, dest: Path) -> None:
     one = wanted(store, dest, "k", b"1234")
     tap = Tap(store, before={"stream": lambda *_args, **_options: one.target.write_bytes(b"mine")})
-    with pytest.raises(ConflictError, match="appeared meanwhile"):
+    with pytest.raises(ConflictError, match="is there with other content than") as caught:
         fetch(tap, [one])
     assert one.target.read_bytes() == b"mine"
+    assert (dest / "k.ursa-mismatch").read_bytes() == b"1234"
+    assert "k.ursa-mismatch" in (caught.value.hint or "")
+
+
+def test_the_same_file_that_appears_meanwhile_is_taken(store: LocalStore, dest: Path) -> None:
+    one = wanted(store, dest, "k", b"1234")
+    counts: list[int] = []
+    tap = Tap(store, before={"stream": lambda *_args, **_options: one.target.write_bytes(b"1234")})
+    (fetched,) = fetch(tap, [one], on_bytes=counts.append)
+    assert not fetched.sent
+    assert sum(counts) == 0
+    assert files_below(dest) == ["k"]
 
 
 @pytest.mark.parametrize("appears", [False, True])
-def test_a_disk_without_links(store: Store, dest: Path, monkeypatch: pytest.MonkeyPatch, appears: bool) -> None:
+def test_a_disk_without_links(store: LocalStore, dest: Path, monkeypatch: pytest.MonkeyPatch, appears: bool) -> None:
     one = wanted(store, dest, "k", b"1234", etag=False)
 
     def refuse(*_args: object, **_options: object) -> None:
@@ -209,7 +162,7 @@ def test_a_disk_without_links(store: Store, dest: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "link", refuse)
     if appears:
-        with pytest.raises((ConflictError, StorageError)):
+        with pytest.raises(ConflictError):
             fetch(store, [one])
         assert one.target.read_bytes() == b"mine"
     else:
@@ -221,7 +174,7 @@ def test_a_disk_without_links(store: Store, dest: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("size", [1000, len(BIG)], ids=["small", "large"])
-def test_a_corrupted_object(store: Store, dest: Path, tmp_path: Path, size: int) -> None:
+def test_a_corrupted_object(store: LocalStore, dest: Path, tmp_path: Path, size: int) -> None:
     data = BIG[:size]
     one = wanted(store, dest, "k", data, etag=False)
     damaged = data[: size // 2] + b"x" + data[size // 2 + 1 :]
@@ -229,33 +182,150 @@ def test_a_corrupted_object(store: Store, dest: Path, tmp_path: Path, size: int)
     with pytest.raises(ChecksumMismatchError) as caught:
         fetch(store, [one])
     assert (caught.value.path, caught.value.expected, caught.value.found) == ("k", sha256(data), sha256(damaged))
-    assert files_below(dest) == []
-    # Once it is mended, the next run fetches it from the beginning.
+    # What was fetched is kept whole, and nothing has the name of what was registered.
+    assert files_below(dest) == ["k.ursa-mismatch"]
+    assert (dest / "k.ursa-mismatch").read_bytes() == damaged
+    assert str(dest / "k.ursa-mismatch") in (caught.value.hint or "")
+    # Once it is repaired, the next run fetches it from the beginning.
     (tmp_path / "store" / "raw" / "k").write_bytes(data)
     fetch(store, [one])
     assert one.target.read_bytes() == data
 
 
 @pytest.mark.parametrize("size", [1000, len(BIG)], ids=["small", "large"])
-def test_a_replaced_object(store: Store, dest: Path, size: int) -> None:
+def test_an_object_with_other_bytes_is_refused(store: LocalStore, dest: Path, size: int) -> None:
     one = wanted(store, dest, "k", BIG[:size])
     other = noise(size, seed=7)
     store.put("k", other, sha256=sha256(other))
-    with pytest.raises(ChecksumMismatchError, match="is not the object that was registered: its ETag differs"):
+    with pytest.raises(ChecksumMismatchError, match="the catalog states"):
         fetch(store, [one])
-    assert not one.target.exists()
+    assert files_below(dest) == ["k.ursa-mismatch"]
+    assert (dest / "k.ursa-mismatch").read_bytes() == other
 
 
-@pytest.mark.parametrize("size", [999, 0])
-def test_a_shorter_object(store: Store, dest: Path, size: int) -> None:
-    one = wanted(store, dest, "k", BIG[:1000], etag=False)
+def test_what_is_kept_takes_no_place(store: LocalStore, dest: Path) -> None:
+    """Each time other bytes come, they are kept under a name of their own; the same bytes once."""
+    one = wanted(store, dest, "k", b"right")
+    kept = {"k.ursa-mismatch": b"wrong", "k.ursa-mismatch-2": b"wring", "k.ursa-mismatch-3": b"wrung"}
+    for data in (*kept.values(), b"wring"):
+        store.put("k", data, sha256=sha256(data))
+        with pytest.raises(ChecksumMismatchError):
+            fetch(store, [one])
+    assert {name: (dest / name).read_bytes() for name in files_below(dest)} == kept
+
+
+def test_a_long_name_is_kept_as_well(store: LocalStore, dest: Path) -> None:
+    one = wanted(store, dest, "ä" * 127, b"right")
+    store.put(one.key, b"wrong", sha256=sha256(b"wrong"))
+    with pytest.raises(ChecksumMismatchError):
+        fetch(store, [one])
+    (name,) = files_below(dest)
+    assert name.endswith("ä.ursa-mismatch")
+
+
+@pytest.mark.parametrize("size", [0, 1000, len(BIG)], ids=["empty", "small", "large"])
+def test_the_same_bytes_uploaded_again(store: LocalStore, dest: Path, size: int) -> None:
+    again = wanted(store, dest, "k", BIG[:size])
+    one = replace(again, etag="the one before")
+    counts: list[int] = []
+    (fetched,) = fetch(store, [one], on_bytes=counts.append)
+    assert fetched.sent and fetched.info is not None
+    assert (fetched.info.etag, fetched.sha256) == (again.etag, one.sha256)
+    assert sum(counts) == size
+    assert files_below(dest) == ["k"]
+    assert one.target.read_bytes() == BIG[:size]
+
+
+def test_the_same_bytes_under_another_etag_of_a_server(weed_buckets: Buckets, dest: Path) -> None:
+    store = s3_store(weed_buckets)
+    one = replace(wanted(store, dest, "k", BIG), etag="0" * 32)
+    (fetched,) = fetch(store, [one])
+    assert fetched.sent and one.target.read_bytes() == BIG
+    assert fetched.info is not None and fetched.info.etag == store.head("k").etag
+
+
+def test_an_object_that_is_replaced_while_it_is_fetched(store: LocalStore, dest: Path) -> None:
+    """All ranges are of one object: those of the one before are fetched again."""
+    one = wanted(store, dest, "k", BIG, known=False)
+    other = noise(len(BIG), seed=7)
+    replaced: list[str] = []
+
+    def replace_it(_key: str, *, start: int, **_options: object) -> None:
+        if start == 2 * RANGE and not replaced:
+            replaced.append(store.put("k", other, sha256=sha256(other)).etag)
+
+    (fetched,) = fetch(Tap(store, before={"stream": replace_it}), [one])
+    assert one.target.read_bytes() == other
+    assert fetched.info is not None
+    assert (fetched.info.etag, fetched.sha256) == (replaced[0], sha256(other))
+
+
+def test_an_object_that_is_replaced_for_ever(store: LocalStore, dest: Path) -> None:
+    one = wanted(store, dest, "k", b"1234")
+    others = iter([b"1235", b"1236", b"1237"])
+
+    def replace_it(*_args: object, **_options: object) -> None:
+        other = next(others)
+        store.put("k", other, sha256=sha256(other))
+
+    tap = Tap(store, before={"stream": replace_it})
+    with pytest.raises(StorageError, match="was replaced 3 times while it was fetched"):
+        fetch(tap, [one])
+    assert tap.names().count("stream") == 3
+    assert files_below(dest) == []
+
+
+@pytest.mark.parametrize("size", [999, 1001, 0])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_object_of_another_length(store: LocalStore, dest: Path, size: int, known: bool) -> None:
+    one = wanted(store, dest, "k", BIG[:1000], known=known)
     store.put("k", BIG[:size], sha256=sha256(BIG[:size]))
-    with pytest.raises(StorageError):
+    with pytest.raises(ChecksumMismatchError, match=f"k has {size} bytes, the catalog states 1000"):
         fetch(store, [one])
-    assert not one.target.exists()
+    assert files_below(dest) == []
 
 
-def test_an_object_that_is_gone(store: Store, dest: Path) -> None:
+# --- rows that prove nothing
+
+
+@pytest.mark.parametrize("size", [0, 1000, len(BIG)], ids=["empty", "small", "large"])
+def test_a_wrong_claim_keeps_no_object_out_of_reach(store: LocalStore, dest: Path, size: int) -> None:
+    one = replace(wanted(store, dest, "k", BIG[:size]), sha256=sha256(b"something else"), proven=False)
+    (fetched,) = fetch(store, [one])
+    assert fetched.sent and fetched.sha256 == sha256(BIG[:size])
+    assert fetched.info is not None and fetched.info.etag == one.etag
+    assert files_below(dest) == ["k"]
+    assert one.target.read_bytes() == BIG[:size]
+
+
+@pytest.mark.parametrize("stated", [None, "right", "wrong"])
+def test_a_file_that_is_there_and_a_row_that_proves_nothing(store: LocalStore, dest: Path, stated: str | None) -> None:
+    """Equal to what is stated: not asked. Else the object itself is compared."""
+    data = b"1234"
+    claim = {None: None, "right": sha256(data), "wrong": sha256(b"else")}[stated]
+    one = replace(wanted(store, dest, "k", data), sha256=claim, proven=False)
+    dest.mkdir()
+    one.target.write_bytes(data)
+    tap, counts = Tap(store), list[int]()
+    (fetched,) = fetch(tap, [one], on_bytes=counts.append)
+    assert not fetched.sent and sum(counts) == 0
+    assert (fetched.sha256 is None) is (stated == "right") is (tap.calls == [])
+    assert files_below(dest) == ["k"]
+
+
+def test_another_file_that_is_there_and_a_row_that_proves_nothing(store: LocalStore, dest: Path) -> None:
+    one = wanted(store, dest, "k", b"1234", known=False)
+    dest.mkdir()
+    one.target.write_bytes(b"mine")
+    with pytest.raises(ConflictError, match="is there with other content than k"):
+        fetch(store, [one])
+    assert {name: (dest / name).read_bytes() for name in files_below(dest)} == {
+        "k": b"mine",
+        "k.ursa-mismatch": b"1234",
+    }
+
+
+def test_an_object_that_is_gone(store: LocalStore, dest: Path) -> None:
     one = wanted(store, dest, "k", b"1234")
     store.delete("k")
     with pytest.raises(MissingFilesError) as caught:
@@ -264,76 +334,10 @@ def test_an_object_that_is_gone(store: Store, dest: Path) -> None:
     assert not one.target.exists()
 
 
-# --- resuming
-
-
-def test_a_killed_process_is_gone_on_with(store: Store, dest: Path, tmp_path: Path) -> None:
-    one = wanted(store, dest, "k", BIG, etag=False)
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", KILLED_DOWNLOAD, str(here), str(here.parent)]
-    command += [str(tmp_path / "store"), str(one.target), str(len(BIG)), sha256(BIG)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert process.returncode == -9, process.stderr
-    assert not one.target.exists()
-    tap, counts = Tap(store), list[int]()
-    fetch(tap, [one], on_bytes=counts.append)
-    assert streamed(tap) == [(2 * RANGE, len(BIG))]
-    assert one.target.read_bytes() == BIG
-    assert sum(counts) == len(BIG)
-    assert files_below(dest) == ["k"]
-
-
-def test_a_failed_range_leaves_the_others(store: Store, dest: Path) -> None:
-    one = wanted(store, dest, "k", BIG)
-    fetched: list[int] = []
-
-    def fail(_key: str, *, start: int, **_options: object) -> None:
-        if start == RANGE:
-            raise StorageError("the line went dead", key="k")
-        fetched.append(start)
-
-    with pytest.raises(StorageError, match="the line went dead"):
-        fetch(Tap(store, before={"stream": fail}), [one])
-    assert not one.target.exists()
-    tap = Tap(store)
-    fetch(tap, [one])
-    assert (RANGE, 2 * RANGE) in streamed(tap)
-    assert not {start for start, _ in streamed(tap)} - {0, RANGE, 2 * RANGE}
-    assert one.target.read_bytes() == BIG
-
-
-def test_a_half_file_of_another_version_is_not_continued(store: Store, dest: Path) -> None:
-    old = wanted(store, dest, "k", BIG)
-
-    def fail(_key: str, *, start: int, **_options: object) -> None:
-        if start == 2 * RANGE:
-            raise StorageError("the line went dead", key="k")
-
-    with pytest.raises(StorageError):
-        fetch(Tap(store, before={"stream": fail}), [old])
-    data = noise(len(BIG), seed=8)
-    new = wanted(store, dest, "k", data)
-    fetch(store, [new])
-    assert new.target.read_bytes() == data
-
-
-def test_a_cut_line(weed_buckets: Buckets, fault_proxy: Callable[[S3Server], FaultProxy], dest: Path) -> None:
-    proxy = fault_proxy(weed_buckets.server)
-    store = s3_store(weed_buckets.at(proxy.url))
-    one = wanted(store, dest, "k", BIG)
-    proxy.clear()
-    proxy.cut("get", 5 * MIB + 1, times=2)
-    fetch(RetryingStore(store, RetryPolicy(max_delay_s=0.01)), [one])
-    assert one.target.read_bytes() == BIG
-    sent = sum(request.bytes_out for request in proxy.log if request.kind == "get")
-    # What had come before the cut is not fetched again, but for less than a block each time.
-    assert len(BIG) <= sent <= len(BIG) + 2 * MIB
-
-
 # --- stopping
 
 
-def test_stopped_before(store: Store, dest: Path) -> None:
+def test_stopped_before(store: LocalStore, dest: Path) -> None:
     stop = Stop()
     stop.set()
     one = wanted(store, dest, "k", b"1234")
@@ -342,7 +346,7 @@ def test_stopped_before(store: Store, dest: Path) -> None:
     assert not one.target.exists()
 
 
-def test_stopped_in_the_middle_of_a_large_file(store: Store, dest: Path) -> None:
+def test_stopped_in_the_middle_of_a_large_file(store: LocalStore, dest: Path) -> None:
     stop = Stop()
     one = wanted(store, dest, "k", BIG)
     with pytest.raises(KeyboardInterrupt):
@@ -352,7 +356,7 @@ def test_stopped_in_the_middle_of_a_large_file(store: Store, dest: Path) -> None
     assert one.target.read_bytes() == BIG
 
 
-def test_a_raising_callback_stops_the_rest(store: Store, dest: Path) -> None:
+def test_a_raising_callback_stops_the_rest(store: LocalStore, dest: Path) -> None:
     before = set(threading.enumerate())
     items = [wanted(store, dest, f"{number:03}", b"1234") for number in range(100)]
 
@@ -365,15 +369,9 @@ def test_a_raising_callback_stops_the_rest(store: Store, dest: Path) -> None:
     assert all((dest / name).read_bytes() == b"1234" for name in files_below(dest) if not name.startswith("."))
 
 
-def test_a_full_disk(store: Store, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = wanted(store, dest, "k", b"1234")
-
-    def full(*_args: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StorageError, match="No space left") as caught:
-        fetch(store, [one])
-    assert "Free some space" in (caught.value.hint or "")
-    assert str(one.target) in str(caught.value)
-    assert not one.target.exists()
+@pytest.mark.parametrize("known", [True, False])
+def test_what_can_not_be_resumed_leaves_nothing(store: LocalStore, dest: Path, known: bool) -> None:
+    one = wanted(store, dest, "k", BIG[: RANGE if known else None], known=known)
+    with pytest.raises(StorageError, match="the line went dead"):
+        fetch(failing_at(store, 0), [one])
+    assert files_below(dest) == []

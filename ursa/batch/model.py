@@ -6,17 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ursa.batch.listed import Listed
+from ursa.batch.survey import Survey, Surveyed
 from ursa.catalog.standings import Standing as Standing  # where others import it from
 from ursa.catalog.standings import Standings
-from ursa.errors import UrsaError
 from ursa.policies import Existing, OnFailure
 from ursa.register.results import IngestPlan, IngestResult
-
-
-class UnexpectedError(UrsaError):
-    """A bug of ours met a recording. ``kind``: the class of what was raised; the log has its traceback."""
-
-    kind: str = ""
 
 
 @dataclass
@@ -45,12 +40,15 @@ class Verbs:
 
     ``ingest``: with how the recording stands in the catalog (None: it is in none); a dry run only plans. It leaves its
     slot before it registers. It and ``reconstruct`` check their slot once ``stop`` reaches them, so that whoever stops
-    a run is heard in any case. ``standings``: of these recordings, which have their turn in this order.
+    a run is heard in any case. ``standings``: of these recordings, which have their turn in this order. ``survey``: walks
+    these directories; ``listed``: lists recordings of the bucket.
     """
 
-    ingest: Callable[[Path, Standing | None, Slot], IngestResult | IngestPlan]
+    ingest: Callable[[Path, Standing | None, Slot, Surveyed], IngestResult | IngestPlan]
     reconstruct: Callable[[Path, Slot], object]
     standings: Callable[[Sequence[str]], Standings]
+    survey: Callable[[Sequence[Path]], Survey]
+    listed: Callable[[Callable[[], object]], Listed]
     stop: Callable[[], object]
     maintain: Callable[[], object]
 
@@ -58,7 +56,8 @@ class Verbs:
 @dataclass(frozen=True)
 class BatchOptions:
     """``max_duration_s``: then nothing new starts, and what is in flight stops, to go on the next time. ``settle_s``:
-    recordings that changed within so many seconds are left alone.
+    recordings that changed within so many seconds are left alone. ``temporary_cache``: what is read is not remembered
+    longer than this run.
     """
 
     jobs: int = 4
@@ -68,3 +67,4 @@ class BatchOptions:
     settle_s: float = 0.0
     reconstruct_missing: bool = False
     dry_run: bool = False
+    temporary_cache: bool = False

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,8 +14,10 @@ from pathlib import Path
 
 from ursa.batch.estimate import Estimate
 from ursa.batch.find import Found
-from ursa.batch.have import Walks, changed_within
-from ursa.batch.model import BatchOptions, Slot, Standing, UnexpectedError, Verbs
+from ursa.batch.have import changed_within, judge
+from ursa.batch.listed import Listed
+from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
+from ursa.batch.survey import Survey, Surveyed
 from ursa.catalog.standings import Standings
 from ursa.errors import (
     CredentialsError,
@@ -24,6 +26,7 @@ from ursa.errors import (
     RecordingExistsError,
     StorageError,
     UrsaError,
+    unexpected,
 )
 from ursa.events import UploadCallback, UploadProgress
 from ursa.manifest import check_rec_id, shown
@@ -35,6 +38,8 @@ from ursa.register.several import Outcome
 NO_MANIFEST = "no manifest (run reconstruct first)"
 INTERRUPTED = "interrupted"
 TIME_IS_OVER = "the time of --max-duration is over"
+LARGE_READ_BYTES = 10 * 10**9
+"""Before more than this is read of registered recordings without being remembered, the run says so."""
 
 _WAITING = 2_500
 """Recordings that wait for their turn: a future each."""
@@ -73,7 +78,11 @@ class BatchRun:
     _why_stopped: str | None = None
     _pending: list[Future[Outcome] | None] = field(default_factory=list)
     _todo: deque[_Task] = field(default_factory=deque)
-    _walks: Walks = field(default_factory=Walks)
+    warn: Callable[[str], object] = lambda _words: None
+    """Told, from any thread, what the run should not do in silence."""
+    _survey: Survey = field(init=False)
+    _listed: Listed = field(init=False)
+    _forgotten_bytes: int = 0
     _answered_at: float = float("-inf")
     _standings: Standings = field(init=False)
     _started: float = field(default_factory=time.monotonic)
@@ -81,6 +90,8 @@ class BatchRun:
     def __post_init__(self) -> None:
         names = [path.name for path in self.found.rec_dirs]
         self._standings = self.verbs.standings([name if _is_rec_id(name) else "" for name in names])
+        self._survey = self.verbs.survey(self.found.rec_dirs)
+        self._listed = self.verbs.listed(self._check)
 
     @property
     def seconds(self) -> float:
@@ -99,6 +110,8 @@ class BatchRun:
 
     def __iter__(self) -> Generator[Outcome, None, None]:
         timer = self._timer()
+        if self.options.existing is Existing.SKIP:
+            self._survey.start()
         try:
             for outcome in self._outcomes():
                 self._count(outcome)
@@ -106,6 +119,8 @@ class BatchRun:
             if self.counts["ok"] and not self.options.dry_run and self.ended_by is None:
                 self._maintain()
         finally:
+            self._survey.stop()
+            self._listed.close()
             if timer:
                 timer.cancel()
 
@@ -147,6 +162,7 @@ class BatchRun:
                     start += len(group)
             except BaseException:
                 self._why_stopped = INTERRUPTED
+                self._survey.stop()
                 self.verbs.stop()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -155,7 +171,10 @@ class BatchRun:
         """How far the recordings from ``start`` on are looked up; where nobody can, nothing is tried."""
         if not self._is_stopped():
             try:
-                return self._standings.begin(start)
+                until = self._standings.begin(start)
+                if self.options.existing is Existing.SKIP:
+                    self._listed.begin(self._standings.registered, self._standings.files)
+                return until
             except UrsaError as error:
                 self._end_by(error)
         return len(self.found.rec_dirs)
@@ -209,7 +228,7 @@ class BatchRun:
             outcome = self._judge(rec_dir, rec_id, standing, slot)
         except RecordingExistsError as error:
             skip = self.options.existing is Existing.SKIP
-            outcome = Outcome(rec_dir, rec_id, "have" if skip else "fail", error=error)
+            outcome = Outcome(rec_dir, rec_id, "have" if skip else "fail", error=error, told=error.told)
         except ManifestNotFoundError as error:
             outcome = Outcome(rec_dir, rec_id, "skip", error=error, reason=NO_MANIFEST)
         except KeyboardInterrupt:
@@ -228,18 +247,39 @@ class BatchRun:
         options = self.options
         if options.settle_s and changed_within(str(rec_dir), options.settle_s):
             return Outcome(rec_dir, rec_id, "skip", reason=f"changed within the last {options.settle_s:g} s")
-        if standing and options.existing is Existing.SKIP and self._walks.has_all(str(rec_dir), *standing):
-            return Outcome(rec_dir, rec_id, "have")
+        look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Surveyed()
+        if standing and options.existing is Existing.SKIP:
+            verdict = judge(look, *standing, self._listed.of(rec_id))
+            if verdict.have:
+                return Outcome(rec_dir, rec_id, "have", told=verdict.told)
+            if verdict.reread and not self._survey.has_turn(rec_dir):
+                return Outcome(rec_dir, rec_id, "skip", reason=_waits(look))
+            self._warn_of(look)
         try:
-            result = self.verbs.ingest(rec_dir, standing, slot)
+            result = self.verbs.ingest(rec_dir, standing, slot, look)
         except ManifestNotFoundError:
             if not options.reconstruct_missing or options.dry_run:
                 raise
             self.verbs.reconstruct(rec_dir, slot)
-            result = self.verbs.ingest(rec_dir, standing, slot)
+            result = self.verbs.ingest(rec_dir, standing, slot, look)
         if isinstance(result, IngestPlan):
             return Outcome(rec_dir, rec_id, "ok", plan=result)
         return Outcome(rec_dir, rec_id, "ok", result=result)
+
+    def _warn_of(self, look: Surveyed) -> None:
+        """Before a lot is read that the next run will have to read again."""
+        before = self._forgotten_bytes
+        self._forgotten_bytes += look.unknown_bytes + look.moved.bytes
+        if self.options.temporary_cache and before <= LARGE_READ_BYTES < self._forgotten_bytes:
+            self.warn(
+                "registered recordings are being read to compare them, and there is no lasting place to remember that:"
+                " every run will read them again. Set cache_dir in the profile (`ursa config show`)."
+            )
+
+    def _check(self) -> None:
+        """Raises ``KeyboardInterrupt`` where the run was stopped."""
+        if self._is_stopped():
+            raise KeyboardInterrupt
 
     def _is_stopped(self) -> bool:
         return self._why_stopped is not None
@@ -313,10 +353,12 @@ def _as_ursa(error: Exception, rec_dir: Path) -> UrsaError:
         return InvalidRecordingError(f"{where}: {os_error_in_words(error)}", path=str(rec_dir))
     if isinstance(error, RecursionError):
         return InvalidRecordingError(f"{where}: directories nested too deep", path=str(rec_dir))
-    _logged(f"{where}: unexpected")
-    return UnexpectedError(
-        f"{where}: {type(error).__name__}: {shown(str(error))}",
-        hint="This is a bug in ursa: please report it with the traceback, which `--log-file FILE` and `--verbose` show."
-        " `ursa show` tells whether the recording is registered; running it again is safe.",
-        kind=type(error).__name__,
-    )
+    return unexpected(error, where)
+
+
+def _waits(look: Surveyed) -> str:
+    """Of a recording whose turn to be read again has not come."""
+    moved = look.moved
+    files = "1 file" if moved.files == 1 else f"{moved.files:,} files"
+    last = f"; last read {moved.last_read:%Y-%m-%d}" if moved.last_read else ""
+    return f"{files} to be read again (only their ctime moved){last}"

@@ -125,8 +125,8 @@ class OpenTable(Generic[Row]):
         """Whether the table is of before the rule of evidence: it can be read, and its proofs count as claims."""
         if self.lacking == [AUXILIARY_KEY]:
             return True
-        fields = [field.type for field in self._table.schema().fields if field.name == "files"]
-        return any(MTIME not in [inner.name for inner in kind.element_type.fields] for kind in fields)
+        kinds: list[Any] = [field.type for field in self._table.schema().fields if field.name == "files"]
+        return any(MTIME not in [inner.name for inner in kind.element_type.fields] for kind in kinds)
 
     def refuse_dated(self) -> None:
         """Raises ``StorageError`` where rows can't be written, since the table has no column for their evidence."""

@@ -21,6 +21,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from ursa.catalog.layout import DataFile
+from ursa.names import disk_name
 from ursa.store import NotFoundError, Store
 
 _SIDE_BY_SIDE = 8
@@ -102,10 +103,10 @@ def rewrite(
         StorageError: the server failed. DeltaError, OSError: the copy did. Nothing is committed.
     """
     with tempfile.TemporaryDirectory(prefix="ursa-compact-") as directory:
-        copy = Path(directory)
+        copy, uri = Path(directory), disk_name(directory)
         where.fetch([file.path for file in files], copy)
-        create_table_with_add_actions(str(copy), schema, [_known(file) for file in files])
-        optimize(DeltaTable(str(copy)))
+        create_table_with_add_actions(uri, schema, [_known(file) for file in files])
+        optimize(DeltaTable(uri))
         rewritten = _read_log(copy, {file.path: file for file in files})
         where.put(rewritten.names, copy)
     return rewritten
@@ -117,7 +118,7 @@ def _known(file: DataFile) -> AddAction:
 
 def _read_log(copy: Path, old: dict[str, DataFile]) -> Rewritten:
     """What the copy's commits after its creation added and removed."""
-    lines = [line for path in sorted((copy / "_delta_log").glob("*.json")) for line in path.read_text().splitlines()]
+    lines = [line for path in sorted((copy / "_delta_log").glob("*.json")) for line in path.read_bytes().splitlines()]
     entries = [json.loads(line) for line in lines]
     gone = {entry["remove"]["path"] for entry in entries if "remove" in entry}
     now = int(time.time() * 1000)

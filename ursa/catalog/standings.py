@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from arro3.core import Array, DataType, Table
+from arro3.core import Array, DataType, Table, list_flatten
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.layout import overlapping
@@ -77,6 +77,18 @@ class Standings:
         with self._lock:
             self._see(at, None)
             return self._until
+
+    @property
+    def registered(self) -> Sequence[str]:
+        """Of the recordings that are looked up, those that are registered, sorted."""
+        return self._found.names
+
+    @property
+    def files(self) -> int:
+        """About how many files those have."""
+        found = self._found.modalities
+        chunks = found.column("files").chunks if found is not None else ()
+        return sum(len(list_flatten(chunk)) for chunk in chunks) + 2 * len(self._found.names)
 
     def of(self, rec_id: str) -> Standing | None:
         """How it stands; None where it is not registered. Raises as ``begin``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import platformdirs
 
 from ursa.config.draft import Draft, provider_of
 from ursa.config.merge import LAYOUT
-from ursa.config.profile import BucketRef, CredentialsConfig, Profile, RoleRefs
+from ursa.config.profile import REREAD_AFTER_S, REREAD_BYTES, BucketRef, CredentialsConfig, Profile, RoleRefs
 from ursa.config.references import PLACEHOLDER, references
-from ursa.config.values import checked_endpoint, checked_region, checked_timezone
+from ursa.config.values import checked_duration, checked_endpoint, checked_region, checked_size, checked_timezone
 from ursa.config.words import file_name
 from ursa.errors import ConfigError
+from ursa.names import on_disk
 
 _REQUIRED = {"access_key_id", "secret_access_key"}
+_NO_HOME = "no home directory is known; give an absolute path."
 
 
 def build(draft: Draft) -> Profile:
@@ -32,6 +35,11 @@ def build(draft: Draft) -> Profile:
         region = checked_region(draft.get("region") or "auto")
     with draft.at("rig_timezone"):
         rig_timezone = checked_timezone(draft.get("rig_timezone"))
+    reread, reread_after = draft.get("reread"), draft.get("reread_after")
+    with draft.at("reread"):
+        reread_bytes = REREAD_BYTES if reread is None else checked_size(reread)
+    with draft.at("reread_after"):
+        reread_after_s = REREAD_AFTER_S if reread_after is None else checked_duration(reread_after)
     return Profile(
         name=draft.name,
         kind=draft.kind,
@@ -42,6 +50,9 @@ def build(draft: Draft) -> Profile:
         assets=_bucket(draft, "assets"),
         credentials=_credentials(draft),
         rig_timezone=rig_timezone,
+        cache_dir=_directory(draft, "cache_dir"),
+        reread_bytes=reread_bytes,
+        reread_after_s=reread_after_s,
         source=draft.source,
     )
 
@@ -107,19 +118,32 @@ def _missing_error(draft: Draft, missing: list[str]) -> ConfigError:
 
 
 def _root(draft: Draft) -> Path:
-    """The directory of a local profile, absolute; a relative one is relative to the config file."""
-    given = draft.get("root")
-    if given is not None and not (given.strip() and given.isprintable()):
-        raise draft.error("root", "no path.")
-    try:
-        root = Path(given).expanduser() if given else platformdirs.user_data_path("ursa")
-    except RuntimeError:
-        root = None
-    if root and given and draft.source:
-        root = draft.source.parent / root
+    """The directory of a local profile, absolute."""
+    root = _directory(draft, "root")
+    if root is None:
+        with suppress(RuntimeError):
+            root = platformdirs.user_data_path("ursa")
     if root is None or not root.is_absolute():
-        raise draft.error("root", "no home directory is known; give an absolute path.")
+        raise draft.error("root", _NO_HOME)
     return root
+
+
+def _directory(draft: Draft, key: str) -> Path | None:
+    """A directory that is given, absolute: a relative one begins at the config file. None where none is given."""
+    given = draft.get(key)
+    if given is None:
+        return None
+    if not (given.strip() and given.isprintable()):
+        raise draft.error(key, "not a path.")
+    try:
+        directory = Path(on_disk(given)).expanduser()
+    except RuntimeError:
+        raise draft.error(key, _NO_HOME) from None
+    if draft.source:
+        directory = draft.source.parent / directory
+    if not directory.is_absolute():
+        raise draft.error(key, _NO_HOME)
+    return directory
 
 
 def _endpoint(draft: Draft) -> str:

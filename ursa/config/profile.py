@@ -16,6 +16,8 @@ Kind = Literal["local", "s3"]
 ROLES: tuple[Role, ...] = get_args(Role)
 PROVIDERS: tuple[ProviderName, ...] = get_args(ProviderName)
 _FALLBACK: Mapping[Role, Role] = {"raw_ro": "raw_rw", "assets_ro": "assets_rw"}
+REREAD_BYTES = 200 * 10**9
+REREAD_AFTER_S = 14 * 86_400.0
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -86,6 +88,9 @@ class Profile:
 
     ``root`` is an absolute directory on ``local`` and None on ``s3``; ``endpoint_url`` the other way round.
     ``rig_timezone`` is an IANA name or ±HH:MM, for recordings whose manifest states no zone.
+    ``cache_dir`` is the absolute directory of the files cache, None the user's cache directory. ``reread_bytes``: how much
+    a batch reads again of files of which only the ctime moved; ``reread_after_s``: seconds for which a reading counts on a
+    disk that keeps no change time.
     ``source`` is the config file, None when the profile is the built-in one.
     """
 
@@ -98,6 +103,9 @@ class Profile:
     assets: BucketRef
     credentials: CredentialsConfig
     rig_timezone: str | None = None
+    cache_dir: Path | None = None
+    reread_bytes: int = REREAD_BYTES
+    reread_after_s: float = REREAD_AFTER_S
     source: Path | None = None
 
 
@@ -114,6 +122,9 @@ def effective(profile: Profile) -> dict[str, Any]:
         "assets": asdict(profile.assets),
         "credentials": _effective_credentials(profile.credentials) if profile.kind == "s3" else None,
         "rig_timezone": profile.rig_timezone,
+        "cache_dir": str(profile.cache_dir) if profile.cache_dir else None,
+        "reread_bytes": profile.reread_bytes,
+        "reread_after_s": profile.reread_after_s,
     }
 
 

@@ -23,6 +23,9 @@ profiles:
     # raw: {bucket: constellation-data, prefix: recordings/}       # what the rigs recorded
     # assets: {bucket: constellation-assets, prefix: ursa/}        # the catalog
     # rig_timezone: Europe/Berlin      # IANA name or "+01:00", for recordings that state no zone; else UTC
+    # cache_dir: ~/ursa-cache          # which files were read already; default: the user's cache directory
+    # reread: 200G                     # how much a batch reads again of files of which only the ctime moved
+    # reread_after: 14d                # a disk without change times (exFAT) is read again after this long
     credentials:
       provider: 1password              # 1password, env or aws; see below
       roles:                           # raw_ro, raw_rw, assets_ro, assets_rw; reading falls back to writing

@@ -139,6 +139,30 @@ class ProfileSection(Section):
             examples=["Europe/Berlin", "+01:00"],
         ),
     ] = None
+    cache_dir: Annotated[
+        str | None,
+        Field(
+            description="Directory of the files cache, which knows the files that this machine has read; a relative one"
+            " begins at the config file. Default: the user's cache directory. Losing it costs a reading of every file.",
+            examples=["~/ursa-cache"],
+        ),
+    ] = None
+    reread: Annotated[
+        str | None,
+        Field(
+            description="How much `batch` reads again in one run of files of which only the change time (ctime) moved. K,"
+            " M, G and T are powers of 1000, Ki, Mi, Gi and Ti of 1024. Default: 200G.",
+            examples=["200G"],
+        ),
+    ] = None
+    reread_after: Annotated[
+        str | None,
+        Field(
+            description="For how long a file that was read counts as known on a disk that keeps no change time (exFAT,"
+            " FAT, some NAS): a number with s, m, h, d or w. Default: 14d.",
+            examples=["14d"],
+        ),
+    ] = None
 
 
 class FileSection(Section):

@@ -145,7 +145,7 @@ def _told(at: Mount) -> str:
 def _mounts() -> str:
     """Linux: /proc/mounts. Elsewhere: what ``mount`` prints. "" where neither is."""
     with contextlib.suppress(OSError):
-        return Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+        return os.fsdecode(Path("/proc/mounts").read_bytes())
     program = shutil.which("mount", path=f"/sbin:/bin:/usr/sbin:/usr/bin:{os.environ.get('PATH', '')}")
     if program is None:
         return ""

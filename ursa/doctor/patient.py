@@ -16,6 +16,7 @@ from ursa.store.retry import RetryingStore, RetryPolicy
 
 if TYPE_CHECKING:
     from ursa.doctor.s3_probe import Answer, ProbeStore
+    from ursa.store.conduct import Conduct
 
 _SESSIONS = ("OP_SESSION", "OP_SERVICE_ACCOUNT_TOKEN")
 _SHORTEST_MASKED = 6  # characters; what is shorter is no key, and would mask half a message
@@ -32,18 +33,24 @@ class Patient(Access):
     def store(self, role: Role) -> Store:
         """The role's bucket. R2 takes one write a second to a key and answers 429 to more: hence the retries."""
         inner = self._store(self.bucket(role).bucket, role) if self.is_local else self.s3(role)
-        return RetryingStore(inner, RetryPolicy(attempts=6, max_delay_s=3, request_deadline_s=25))
+        return RetryingStore(inner, _patience())
 
     def s3(self, role: Role) -> ProbeStore:
         """The role's bucket on a server, with the questions that only a doctor asks."""
         from ursa.doctor.s3_probe import ProbeStore
-        from ursa.store.s3 import S3Location
 
-        bucket, credentials = self.bucket(role).bucket, self.credentials
-        at = S3Location(self.profile.endpoint_url or "", bucket, self.profile.region, role)
-        return ProbeStore(
-            at, lambda again: credentials.refresh(role) if again else credentials.get(role), self._counter
-        )
+        return ProbeStore(*self._s3_parts(self.bucket(role).bucket, role))
+
+    def conduct(self, role: Role) -> Conduct | None:
+        """How the server of a writing role's bucket treats conditions and checksums: asked now, whatever is noted.
+
+        Raises:
+            StorageError: it ignores conditions, or could not be asked.
+        """
+        store = self.s3(role)
+        found = _patience().call(lambda: store.conduct(fresh=True))
+        store.admit()
+        return found
 
     @property
     def is_local(self) -> bool:
@@ -80,6 +87,10 @@ class Patient(Access):
     @cached_property
     def _credentials(self) -> CredentialsProvider:
         return _Remembering(provider_for(self.profile), self._held)
+
+
+def _patience() -> RetryPolicy:
+    return RetryPolicy(attempts=6, max_delay_s=3, request_deadline_s=25)
 
 
 class _Remembering:

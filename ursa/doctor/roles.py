@@ -82,7 +82,12 @@ def _used(patient: Patient, name: Role, trace: Trace, source: str) -> Finding:
     any_key = _lists(patient, name, store)
     if name.endswith("_ro"):
         return ok(f"lists {store.uri}/{at.prefix}{'' if any_key else ' (empty)'}; key from {source}")
+    checks = ""
     try:
+        if not patient.is_local:
+            # First: where conditions are ignored nothing else may be written.
+            conduct = patient.conduct(name)
+            checks = f", {'checks' if conduct and conduct.checks_sha256 else 'does not check'} sha256"
         _writes(store, at.prefix, trace, parts=name == "raw_rw")
     except _BrokenError as error:
         return _with_left(fail(str(error), error.mend), trace)
@@ -92,7 +97,7 @@ def _used(patient: Patient, name: Role, trace: Trace, source: str) -> Finding:
         if patient.is_local:
             _tidy(patient, name)
     did = "lists, writes, reads back, refuses stale writes, deletes" + (", sends parts" if name == "raw_rw" else "")
-    return ok(f"{did} below {store.uri}/{at.prefix}; key from {source}")
+    return ok(f"{did}{checks} below {store.uri}/{at.prefix}; key from {source}")
 
 
 def _lists(patient: Patient, name: Role, store: Store) -> bool:
@@ -113,8 +118,7 @@ def _writes(store: Store, prefix: str, trace: Trace, *, parts: bool) -> None:
         first = _first(store, key, trace)
         _expect(store, key, b"ursa doctor 1", "gives back other bytes than were written")
         second = _rewritten(store, key, first)
-        _must_refuse("If-None-Match: *", lambda: _put(store, key, b"ursa doctor 3", if_absent=True))
-        _must_refuse("If-Match of an older ETag", lambda: _put(store, key, b"ursa doctor 4", if_match=first))
+        _must_refuse("If-Match of an older ETag", lambda: _put(store, key, b"ursa doctor 3", if_match=first))
         _expect(store, key, b"ursa doctor 2", "refused a write and did it all the same")
         if parts:
             _sends_parts(store, key)

@@ -6,6 +6,7 @@ from ursa.manifest.hashing import derive_recording_hash
 from ursa.manifest.merge import merge_manifests
 from ursa.manifest.models import SCHEMA_VERSION, FileEntry, Manifest, Node, Worker, WorkerIdentity
 from ursa.manifest.names import (
+    beside_in,
     check_rec_id,
     is_junk,
     is_unfinished,
@@ -26,6 +27,7 @@ __all__ = [
     "RecordingTimes",
     "Worker",
     "WorkerIdentity",
+    "beside_in",
     "check_identity",
     "check_rec_id",
     "derive_recording_hash",

@@ -10,16 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from ursa.bucket.listing import files_of
+from ursa.bucket.presence import missing
+from ursa.bucket.proof import Proofs
 from ursa.catalog.metadata import workers_of
-from ursa.catalog.presence import missing
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.errors import (
+    ChecksumMismatchError,
     InvalidRecordingError,
     ManifestError,
     ManifestNotFoundError,
     MissingFilesError,
     UrsaError,
     named,
+    unexpected,
 )
 from ursa.manifest import shown
 from ursa.rebuild.reading import Reading, Remembered, arrived_after, left_alone, read
@@ -35,7 +39,7 @@ _NEW = "new: it is whole in the bucket, and was in no row"
 @dataclass(frozen=True)
 class Source:
     """The bucket, and what reading it takes. ``raw_prefix`` ends with '/'; ``rig_timezone`` is the zone of naive times;
-    ``by``: who rebuilds, ``user@host``. The catalog is not needed: an executor's workers have no key to it.
+    ``by``: who rebuilds, ``user@host``; ``proofs``: what this machine has measured. The catalog is not needed: an executor's workers have no key to it.
     """
 
     raw: Store
@@ -44,6 +48,7 @@ class Source:
     engine: Engine
     stop: Stop
     by: str
+    proofs: Proofs
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def derive(
     *,
     checked: Callable[[str, int], object] = lambda _path, _size: None,
 ) -> Derived:
-    """Read the bucket; one LIST, a GET a manifest, and for a file whose sha256 nobody states a HEAD or its bytes.
+    """Read the bucket; one LIST, a GET a manifest, and the bytes of a file whose sha256 nothing states.
 
     What is wrong with a recording is in what it returns; a store that fails is raised (``StorageError``).
 
@@ -103,7 +108,8 @@ def _derived(
     if covered is not None:
         old_modalities = [row for row in old_modalities if (row.modality, row.worker_id) in covered]
     try:
-        reading = read(store, source.raw_prefix, rec_id, source.rig_timezone)
+        paths = {file.path for file in files_of(old, old_modalities)}
+        reading = read(store, source.raw_prefix, rec_id, source.rig_timezone, paths)
         if old is None and arrived_after(reading, since):
             return Derived(rec_id, None, why="its upload ended just now: whoever uploads it is about to register it")
         known = {(row.modality, row.worker_id) for row in old_modalities} | (covered or set())
@@ -113,6 +119,8 @@ def _derived(
         if not _of_the_recording(error):
             raise
         return _carried(store, source.raw_prefix, rec_id, old, old_modalities, error)
+    except Exception as error:  # noqa: BLE001
+        return _carried(store, source.raw_prefix, rec_id, old, old_modalities, unexpected(error, rec_id))
     apart = tuple(
         f"{shown(worker)}: left alone, it is being uploaded and no manifest lists it yet"
         if not any(path.startswith(f"{worker}/") for path in reading.bucket.manifest.files_by_path)
@@ -133,7 +141,8 @@ def _registration(
     checked: Callable[[str, int], object],
 ) -> Registration:
     """What an ingest of all that is in the bucket would have asked for."""
-    rows = file_rows(store, source.engine, source.stop, reading.bucket, old_modalities, checked=checked)
+    registered = files_of(old, old_modalities)
+    rows = file_rows(store, source.engine, source.stop, reading.bucket, registered, source.proofs, checked=checked)
     wanted = registration(
         reading.bucket.contents(rows, ()),
         recording_hash=old.recording_hash if old else _stated_hash(reading),
@@ -150,7 +159,10 @@ def _stated_hash(reading: Reading) -> str | None:
 
 def _of_the_recording(error: UrsaError) -> bool:
     """Whether an error is about this recording alone; a server that fails is everybody's."""
-    return isinstance(error, InvalidRecordingError | ManifestError | ManifestNotFoundError | MissingFilesError)
+    return isinstance(
+        error,
+        InvalidRecordingError | ManifestError | ManifestNotFoundError | MissingFilesError | ChecksumMismatchError,
+    )
 
 
 def _carried(
@@ -187,7 +199,7 @@ def _reconciled(
         told.append(
             f"the manifest states recording_hash {wanted.stated_hash}, it stays registered under {old.recording_hash}"
         )
-    modalities = reconcile_modalities(store, old_modalities, wanted.modalities, told)
+    modalities = reconcile_modalities(old_modalities, wanted.modalities, told)
     row = reconcile_recording(old, wanted.row, modalities, reading.starts, told)
     return Derived(
         old.rec_id,

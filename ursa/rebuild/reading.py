@@ -82,7 +82,7 @@ class Reading:
     def united(self, row: RecordingRow) -> RecordingRow:
         """The row that ``manifest.json`` makes, merged with the halves as their registrations would have been."""
         for half in self.halves:
-            alone = Contents(self.bucket.rec_id, half.manifest, half.times, {}, {})
+            alone = Contents(self.bucket.rec_id, half.manifest, half.times, {}, ())
             row = merged(row, alone.recording(row.recording_hash))
         return row
 
@@ -92,9 +92,11 @@ class Reading:
         return {self.bucket.times.started_at, *(half.times.started_at for half in self.halves)}
 
 
-def read(store: Remembered, raw_prefix: str, rec_id: str, rig_timezone: str | None) -> Reading:
+def read(
+    store: Remembered, raw_prefix: str, rec_id: str, rig_timezone: str | None, registered: Collection[str] = ()
+) -> Reading:
     """One LIST, and a GET for each manifest. Raises as ``ursa.register.bucket.read_bucket`` does."""
-    bucket = read_bucket(store, raw_prefix, rec_id, rig_timezone=rig_timezone)
+    bucket = read_bucket(store, raw_prefix, rec_id, rig_timezone=rig_timezone, registered=registered)
     manifests = [item for item in bucket.objects if item.kind == "manifest"]
     arrived = max((item.info.modified_at for item in manifests if item.info.modified_at), default=None)
     halves = tuple(_halves(store, bucket, rec_id, rig_timezone))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from ursa.catalog.metadata import (
-    AUXILIARY_KEY,
     NODES_KEY,
     SIDECARS_KEY,
     WORKERS_KEY,
-    auxiliary,
     sidecars,
     sidecars_text,
     united_sidecars,
@@ -23,31 +21,31 @@ from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.errors import named
 from ursa.manifest import shown
 from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
-from ursa.policies import OnConflict
-from ursa.rebuild.reading import Key, Remembered
+from ursa.policies import Evidence, OnConflict
+from ursa.rebuild.reading import Key
 from ursa.recording import PARTICIPANT_NAME
 from ursa.register.verbs import apply, given
 
 _TIME_FLAGS = (TIME_ASSUMED, TIME_AMBIGUOUS, FROM_REC_ID)
-# The new workers and auxiliary files are told one by one; which manifests a batch need not look at again is nobody's
+# The new workers are told one by one; which manifests a batch need not look at again is nobody's
 # concern.
-_TOLD_OTHERWISE = (WORKERS_KEY, AUXILIARY_KEY, SIDECARS_KEY)
+_TOLD_OTHERWISE = (WORKERS_KEY, SIDECARS_KEY)
 
 
 def reconcile_modalities(
-    store: Remembered, before: Sequence[ModalityRow], after: Sequence[ModalityRow], told: list[str]
+    before: Sequence[ModalityRow], after: Sequence[ModalityRow], told: list[str]
 ) -> tuple[ModalityRow, ...]:
     """The workers' rows, by name. All registered files are there: ``missing`` has said so."""
     old = {_key(item): item for item in before}
     new = {_key(item): item for item in after}
-    return tuple(_modality(store, old.get(key), new.get(key), told) for key in sorted(old.keys() | new.keys()))
+    return tuple(_modality(old.get(key), new.get(key), told) for key in sorted(old.keys() | new.keys()))
 
 
 def _key(row: ModalityRow) -> Key:
     return row.modality, row.worker_id
 
 
-def _modality(store: Remembered, old: ModalityRow | None, new: ModalityRow | None, told: list[str]) -> ModalityRow:
+def _modality(old: ModalityRow | None, new: ModalityRow | None, told: list[str]) -> ModalityRow:
     if new is None:
         assert old is not None
         # Made by register_modality, of files that are no worker's: nothing in the bucket speaks of it.
@@ -59,7 +57,7 @@ def _modality(store: Remembered, old: ModalityRow | None, new: ModalityRow | Non
     derived = {file.path: file for file in new.files}
     files = dict(registered)
     for path, file in derived.items():
-        files[path] = _file(store, registered.get(path), file, told)
+        files[path] = _file(registered.get(path), file, told)
     if old.files and derived.keys() - registered.keys():
         names = named([shown(path) for path in sorted(derived.keys() - registered.keys())])
         told.append(f"{shown(old.name)}: new files, in the bucket and in no row: {names}")
@@ -72,35 +70,55 @@ def _modality(store: Remembered, old: ModalityRow | None, new: ModalityRow | Non
     return replace(old, rec_id=new.rec_id, files=rows, bytes=sum(file.size_bytes for file in rows))
 
 
-def _file(store: Remembered, old: FileRow | None, new: FileRow, told: list[str]) -> FileRow:
-    """A file's row. What was proven at registration counts more than what a manifest states now."""
+def _file(old: FileRow | None, new: FileRow, told: list[str]) -> FileRow:
+    """A file's row. What was measured counts more than what is stated now."""
     if old is None or old == new:
         return new
     name = shown(new.path)
     if old.size_bytes != new.size_bytes:
         told.append(f"{name}: {new.size_bytes:,} bytes in the bucket, {old.size_bytes:,} are registered")
         return new
-    same_object = old.etag is not None and old.etag == new.etag
-    if old.sha256 is not None and new.sha256 != old.sha256 and same_object:
-        told.append(f"{name}: sha256 {old.sha256} is taken over, the manifest states {new.sha256}")
-        return replace(old, key=new.key)
-    if old.etag is None or same_object:
-        kept = replace(old, key=new.key, sha256=new.sha256, etag=new.etag)
-        if kept.sha256 != old.sha256:
-            told.append(f"{name}: sha256 is {kept.sha256}, was {old.sha256 or 'unknown'}")
-        elif kept.key != old.key:
-            told.append(f"{name}: its key is {shown(new.key)}, was {shown(old.key)}")
-        return kept
-    proven = new.sha256 if new.evidence == "sha256" else store.head(new.key).sha256
-    if proven is not None and proven == old.sha256:
+    new = replace(new, mtime_ns=old.mtime_ns)
+    if old.etag is None or old.etag == new.etag:
+        return _same_object(old, new, told)
+    if new.etag == old.sha256 and old.sha256 is not None:
+        # A directory's ETags are the sha256s that it measured.
+        new = replace(new, sha256=old.sha256, evidence=Evidence.ETAG)
+    if new.proven and new.sha256 == old.sha256:
         told.append(f"{name}: the object was replaced since it was registered, by one with the same sha256")
-        return replace(new, sha256=proven)
-    # Verify must go on saying so: a new ETag in the row would hide that nobody knows what the object holds.
+        return new
+    # Verify must go on saying so: a new ETag in the row would hide that nothing is known of what the object holds.
     told.append(
         f"{name}: the object was replaced since it was registered and nothing proves the same content; the row stays"
         " as it was. `ursa verify --level full` reads it"
     )
     return old
+
+
+def _same_object(old: FileRow, new: FileRow, told: list[str]) -> FileRow:
+    """The row of an object that is the one that was registered, as far as its ETag tells."""
+    name = shown(new.path)
+    if old.sha256 not in (None, new.sha256) and old.etag is not None and not new.proven:
+        told.append(f"{name}: sha256 {old.sha256} is taken over, the manifest states {new.sha256}")
+        return replace(old, key=new.key)
+    kept = replace(old, key=new.key) if old.proven else new
+    if kept.sha256 != old.sha256:
+        told.append(f"{name}: sha256 is {kept.sha256}, was {old.sha256 or 'unknown'}")
+    elif old.key not in ("", kept.key):
+        told.append(f"{name}: its key is {shown(new.key)}, was {shown(old.key)}")
+    return kept
+
+
+def _auxiliary(old: RecordingRow, new: RecordingRow, told: list[str]) -> tuple[FileRow, ...]:
+    """The files outside of worker directories: as the bucket has them, and those that only the row knows."""
+    known = {file.path: file for file in old.auxiliary_files}
+    files = dict(known)
+    for file in new.auxiliary_files:
+        before = known.get(file.path)
+        if before is None:
+            told.append(f"{shown(file.path)}: new, an auxiliary file in the bucket and in no row")
+        files[file.path] = _file(before, file, told)
+    return tuple(files[path] for path in sorted(files))
 
 
 def reconcile_recording(
@@ -124,7 +142,7 @@ def reconcile_recording(
     metadata |= _covered(old, modalities, told)
     if workers_of(old) is None:
         metadata.pop(WORKERS_KEY, None)
-    told += _told_auxiliary(auxiliary(old), auxiliary(new))
+    files = _auxiliary(old, new, told)
     # participant.txt is none of the manifests that a rebuild reads.
     gone = sidecars(old).keys() - sidecars(new).keys() - {PARTICIPANT_NAME}
     told += [f"{shown(path)}: was in the bucket when this was registered, and is not any more" for path in sorted(gone)]
@@ -142,6 +160,7 @@ def reconcile_recording(
         metadata=metadata,
         registered_at=old.registered_at,
         registered_by=old.registered_by,
+        auxiliary_files=files,
     )
     return _second_pass(old, derived, told)
 
@@ -156,26 +175,14 @@ def _covered(old: RecordingRow, modalities: Sequence[ModalityRow], told: list[st
 
 
 def _united(old: RecordingRow, new: RecordingRow) -> dict[str, str]:
-    """Metadata that the bucket has a word in: nodes, auxiliary files, sidecars."""
+    """Metadata that the bucket has a word in: nodes, sidecars."""
     united = {}
     nodes = {name for row in (old, new) for name in row.metadata.get(NODES_KEY, "").split(",") if name}
     if nodes:
         united[NODES_KEY] = ",".join(sorted(nodes))
-    if AUXILIARY_KEY in new.metadata and auxiliary(old) != auxiliary(new):
-        united[AUXILIARY_KEY] = new.metadata[AUXILIARY_KEY]
     if unsettled(old, new):
         united[SIDECARS_KEY] = sidecars_text(united_sidecars(old, new))
     return united
-
-
-def _told_auxiliary(old: Mapping[str, Sequence[object]], new: Mapping[str, Sequence[object]]) -> list[str]:
-    told = []
-    for path in sorted(new.keys() | old.keys()):
-        if path not in old:
-            told.append(f"{shown(path)}: new, an auxiliary file in the bucket and in no row")
-        elif path in new and list(new[path]) != list(old[path]):
-            told.append(f"{shown(path)}: other content than is registered")
-    return told
 
 
 def _second_pass(old: RecordingRow, row: RecordingRow, told: list[str]) -> RecordingRow:

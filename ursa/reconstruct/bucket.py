@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from contextlib import closing
 
+from ursa.bucket.record import record_key
 from ursa.errors import StorageError
 from ursa.events import HashCallback
 from ursa.manifest import check_rec_id
 from ursa.manifest.names import UNKNOWN_PARTICIPANT
+from ursa.reconstruct.checkpoint import HashCheckpoint
 from ursa.reconstruct.document import Document, Hashed, build, kept
 from ursa.reconstruct.hashing import hash_objects, replaced, vanished
 from ursa.reconstruct.objects import Found, read_contents
@@ -16,7 +18,6 @@ from ursa.reconstruct.planning import Bucket, Plan, make_plan
 from ursa.reconstruct.progress import Progress
 from ursa.reconstruct.results import Made, ReconstructResult
 from ursa.reconstruct.run import Block
-from ursa.reconstruct.sidecar import Sidecar
 from ursa.reconstruct.standing import Placeholder, Valid, aggregate, node_manifest, replaceable
 from ursa.recording import MANIFEST_NAME
 from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError
@@ -31,10 +32,10 @@ def reconstruct(
     job = _Job(bucket, rec_id, progress)
     valid, placeholder = job.look()
     if valid is None:
-        sidecar = Sidecar(bucket.assets(), f"{bucket.assets_prefix}hashes/{rec_id}.json")
-        plan = make_plan(bucket, rec_id, job.listing, placeholder, sidecar)
+        checkpoint = HashCheckpoint(bucket.assets(), record_key(bucket.assets_prefix, rec_id), bucket.name)
+        plan = make_plan(bucket, rec_id, job.listing, placeholder, checkpoint)
         progress.planned(len(plan.unknown), sum(found.size_bytes for found in plan.unknown))
-        result = job.planned(plan) if dry_run else job.execute(plan, sidecar)
+        result = job.planned(plan) if dry_run else job.execute(plan, checkpoint)
     else:
         result = job.kept(valid, dry_run=dry_run)
     if not dry_run:
@@ -69,10 +70,10 @@ class _Job:
         """What a run would do."""
         return self._result(plan, Made.REPLACED if plan.placeholder else Made.MADE, None, dry_run=True)
 
-    def execute(self, plan: Plan, sidecar: Sidecar) -> ReconstructResult:
+    def execute(self, plan: Plan, checkpoint: HashCheckpoint) -> ReconstructResult:
         """Hash, look once more, write. What is hashed is kept where this fails."""
         try:
-            hashes = {**plan.known, **self._hash(plan.unknown, sidecar)}
+            hashes = {**plan.known, **self._hash(plan.unknown, checkpoint)}
             document = build(
                 self.rec_id,
                 (Hashed(item.path, item.size_bytes, hashes[item.path], item.worker) for item in plan.contents.data),
@@ -83,10 +84,9 @@ class _Job:
             if self.bucket.stop.is_set():
                 raise KeyboardInterrupt
             valid = self._unchanged(plan) or self._write(plan.placeholder, document)
-        except BaseException:
-            sidecar.save()
-            raise
-        sidecar.remove()
+        finally:
+            # An interrupted run resumes from it; Path B takes it as what was measured.
+            checkpoint.save()
         if valid is not None:
             return self.kept(valid, dry_run=False)
         return self._result(plan, Made.REPLACED if plan.placeholder else Made.MADE, document.recording_hash)
@@ -96,7 +96,7 @@ class _Job:
         seconds = self.progress.seconds
         return kept(self.rec_id, valid.manifest, valid.key, seconds, dry_run=dry_run, warnings=valid.warnings)
 
-    def _hash(self, unknown: list[Found], sidecar: Sidecar) -> dict[str, str]:
+    def _hash(self, unknown: list[Found], checkpoint: HashCheckpoint) -> dict[str, str]:
         by_path = {found.path: found for found in unknown}
         hashes: dict[str, str] = {}
         with closing(hash_objects(self.bucket.engine, self.store, unknown, stop=self.bucket.stop)) as events:
@@ -105,7 +105,8 @@ class _Job:
                     self.progress.hashed(event.path, event.size_bytes)
                     continue
                 hashes[event.path] = event.result
-                sidecar.add(by_path[event.path], event.result)
+                checkpoint.add(by_path[event.path], event.result)
+                self.bucket.proofs.record(by_path[event.path].info, event.result)
                 self.progress.file_done(event.path)
         return hashes
 
@@ -147,7 +148,7 @@ class _Job:
             )
         except PreconditionFailedError:
             return self._lost_race(key, document)
-        if put.evidence == "size" and self.store.read(key)[0] != document.data:
+        if not put.evidence.proven and self.store.read(key)[0] != document.data:
             raise StorageError(
                 f"{key} arrived damaged: what the store gives back is not what was sent",
                 hint="Delete it and run the same command again; if it happens again, the network or server is at fault.",

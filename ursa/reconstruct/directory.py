@@ -94,7 +94,7 @@ def _make(
     progress.planned(len(files), size_bytes)
     recording_hash, standing = None, None
     if not dry_run:
-        sources = [SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns) for file in files]
+        sources = [SourceFile(file.path, file.source, file.size_bytes, file.mtime_ns, file.sighting) for file in files]
         hashes = _hash(sources, progress, engine, stop)
         progress.writing(MANIFEST_NAME)
         _check_unchanged(scan, key_prefix)

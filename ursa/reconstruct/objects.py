@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ursa.errors import InvalidRecordingError
-from ursa.manifest import is_junk, is_unfinished, normalize_path, shown, split_worker_dir
+from ursa.manifest import beside_in, is_junk, is_unfinished, normalize_path, shown, split_worker_dir
 from ursa.manifest.models import identity_clash
 from ursa.reconstruct.document import nfc
 from ursa.recording import MANIFEST_NAME, classify
@@ -24,6 +24,11 @@ class Found:
     size_bytes: int
     etag: str
     worker: str = ""
+
+    @property
+    def info(self) -> ObjectInfo:
+        """As a store lists it."""
+        return ObjectInfo(self.key, self.size_bytes, self.etag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ def read_contents(rec_id: str, prefix: str, objects: Iterable[ObjectInfo]) -> Co
     sorting = _Sorting(prefix)
     for info in objects:
         sorting.take(info)
+    sorting.check_unfinished()
     sorting.check_workers()
     sorting.raise_offenders(rec_id)
     data = tuple(sorting.data[path] for path in sorted(sorting.data))
@@ -115,9 +121,16 @@ class _Sorting:
                 return "a name that a manifest can't spell (a backslash, or an empty or '.' part)"
         except ValueError as error:
             return f"a name that a manifest can't list: {error}"
-        if is_unfinished(path):
-            return "an unfinished copy, which no manifest lists"
         return None
+
+    def check_unfinished(self) -> None:
+        """Once all names are known, since one may be called after another."""
+        beside = beside_in(self._taken)
+        for path, found in self.data.items():
+            if is_unfinished(path, beside):
+                self.offenders.append(
+                    (found.key.removeprefix(self.prefix), "an unfinished copy, which no manifest lists")
+                )
 
     def check_workers(self) -> None:
         """Two directories that are the same (modality, worker_id) would be one row of the catalog."""

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ursa.access import Access
+from ursa.bucket.proof import Proofs
 from ursa.errors import UrsaError, named
 from ursa.manifest import shown
+from ursa.reconstruct.checkpoint import HashCheckpoint
 from ursa.reconstruct.hashing import replaced, vanished
 from ursa.reconstruct.objects import Contents, Found, check_raw, read_contents
 from ursa.reconstruct.run import each
-from ursa.reconstruct.sidecar import Sidecar
 from ursa.reconstruct.standing import Placeholder
 from ursa.recording import parse_participant
 from ursa.store import NotFoundError, ObjectInfo, PreconditionFailedError, Store
 from ursa.store.retry import RetryingStore, RetryPolicy
-from ursa.transfer.digest import is_md5, is_multipart_etag
 from ursa.transfer.engine import Engine, Stop
-from ursa.transfer.parts import MIB, SINGLE_PUT_BYTES
+from ursa.transfer.parts import MIB
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_PARTICIPANT_BYTES = 64 * 1024
-_SAMPLE = 16
 _WORTH_ASKING_BYTES = MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What a reconstruct works with. ``assets`` opens the store of finished hashes; None where there is none."""
+    """What a reconstruct works with. ``assets`` opens the store of finished hashes; None where there is none. ``proofs``:
+    what this machine has measured of objects; ``name``: of the raw bucket.
+    """
 
     store: Store
     raw_prefix: str
@@ -37,6 +36,8 @@ class Bucket:
     assets_prefix: str
     engine: Engine
     stop: Stop
+    proofs: Proofs
+    name: str
 
     @classmethod
     def of(cls, access: Access, stop: Stop, *, dry_run: bool = False) -> Bucket:
@@ -50,7 +51,8 @@ class Bucket:
             return RetryingStore(store, RetryPolicy(stopped=stop))
 
         raw, own = access.profile.raw, access.profile.assets
-        return cls(access._raw_for(stop), raw.prefix, assets, own.prefix, access._engine, stop)
+        store = access._raw_for(stop)
+        return cls(store, raw.prefix, assets, own.prefix, access._engine, stop, access._proofs, raw.bucket)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def make_plan(
     rec_id: str,
     listing: Sequence[ObjectInfo],
     placeholder: Placeholder | None,
-    sidecar: Sidecar,
+    checkpoint: HashCheckpoint,
 ) -> Plan:
     """The plan for a recording without a manifest.
 
@@ -86,9 +88,9 @@ def make_plan(
     contents = read_contents(rec_id, prefix, listing)
     check_raw(rec_id, contents)
     participant = _participant(bucket.store, contents.participant)
-    sidecar.load()
-    known = {found.path: sha256 for found in contents.data if (sha256 := sidecar.get(found)) is not None}
-    known |= _proven(bucket, [found for found in contents.data if found.path not in known and _may_be_proven(found)])
+    checkpoint.load()
+    known = {found.path: sha256 for found in contents.data if (sha256 := checkpoint.get(found)) is not None}
+    known |= _measured(bucket, [found for found in contents.data if found.path not in known])
     return Plan(placeholder, contents, participant, known, _warnings(bucket.store, prefix, contents))
 
 
@@ -106,32 +108,32 @@ def _participant(store: Store, found: Found | None) -> str | None:
     return parse_participant(data, source=found.key)
 
 
-def _proven(bucket: Bucket, candidates: Sequence[Found]) -> dict[str, str]:
-    """sha256s that objects were stored with, by path.
+def _measured(bucket: Bucket, candidates: Sequence[Found]) -> dict[str, str]:
+    """sha256s that are measured already, by path: by this machine, or by the server's own checksum of the whole object.
 
-    Asking costs as much as reading a small object: where none of a sample states one, only larger objects are asked.
+    Asking a server costs as much as reading a small object, so only larger ones are asked about; and where none of a
+    sample has one, none is.
     """
+    known = {found.path: sha256 for found in candidates if (sha256 := bucket.proofs.recall(found.info)) is not None}
+    large = [found for found in candidates if found.path not in known and found.size_bytes > _WORTH_ASKING_BYTES]
 
     def ask(chosen: Sequence[Found]) -> dict[str, str]:
-        stored = each(bucket.engine, bucket.stop, chosen, lambda found: _stored(bucket.store, found))
-        return {found.path: sha256 for found, sha256 in zip(chosen, stored, strict=True) if sha256 is not None}
+        told = each(bucket.engine, bucket.stop, chosen, lambda found: _checked(bucket.store, found))
+        return {found.path: sha256 for found, sha256 in zip(chosen, told, strict=True) if sha256 is not None}
 
-    step = max(1, len(candidates) // _SAMPLE)
-    known = ask(candidates[::step])
-    others = [found for index, found in enumerate(candidates) if index % step]
-    return known | ask([found for found in others if known or found.size_bytes > _WORTH_ASKING_BYTES])
+    asked = ask(large[:1])
+    return known | asked | (ask(large[1:]) if asked else {})
 
 
-def _stored(store: Store, found: Found) -> str | None:
-    """The sha256 that the object was stored with."""
+def _checked(store: Store, found: Found) -> str | None:
+    """The server's own checksum of an object, where there is one that counts."""
     try:
         info = store.head(found.key)
     except NotFoundError:
         raise vanished([found.path]) from None
     if (info.size_bytes, info.etag) != (found.size_bytes, found.etag):
         raise replaced([found.path])
-    sha256 = (info.sha256 or "").lower()
-    return sha256 if _SHA256.fullmatch(sha256) else None
+    return info.checked_sha256
 
 
 def _warnings(store: Store, prefix: str, contents: Contents) -> tuple[str, ...]:
@@ -146,12 +148,3 @@ def _warnings(store: Store, prefix: str, contents: Contents) -> tuple[str, ...]:
             f"not listed, since their upload is not complete: {named(uploading, 5)}; is somebody still sending?"
         )
     return tuple(warnings)
-
-
-def _may_be_proven(found: Found) -> bool:
-    """Whether a stored sha256 would be proof: it was checked with the bytes, in one request.
-
-    A multipart upload has its metadata from when it was begun, perhaps for an earlier version of the file: what it states
-    is no proof. A directory store's ETags don't tell, but it has nothing larger in one piece.
-    """
-    return not is_multipart_etag(found.etag) and (is_md5(found.etag) or found.size_bytes <= SINGLE_PUT_BYTES)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ursa.errors import InvalidRecordingError, UrsaError
+from ursa.errors import InvalidRecordingError, UrsaError, unexpected
 from ursa.manifest import shown
 from ursa.reconstruct.results import ReconstructResult
 
@@ -46,6 +46,8 @@ def reconstruct_several(
         except OSError as error:
             words = f"{shown(str(ref), 400)}: {error.strerror or error}"
             return ReconstructOutcome(ref, rec_id, error=InvalidRecordingError(words, path=str(ref)))
+        except Exception as error:  # noqa: BLE001
+            return ReconstructOutcome(ref, rec_id, error=unexpected(error, rec_id))
 
     if jobs == 1:
         yield from map(attempt, refs)

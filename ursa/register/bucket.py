@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,6 +26,7 @@ from ursa.errors import (
 from ursa.manifest import (
     Manifest,
     RecordingTimes,
+    beside_in,
     check_identity,
     check_rec_id,
     is_junk,
@@ -111,8 +112,10 @@ class BucketRecording:
         return Contents(self.rec_id, self.manifest, self.times, workers, auxiliary, participants, sidecars)
 
 
-def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str | None) -> BucketRecording:
-    """One LIST, and a GET for each manifest.
+def read_bucket(
+    store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str | None, registered: Collection[str] = ()
+) -> BucketRecording:
+    """One LIST, and a GET for each manifest. ``registered``: paths that are never taken for unfinished copies.
 
     Raises:
         ManifestNotFoundError: no manifest lists files, or there is no such recording in the bucket.
@@ -133,10 +136,11 @@ def read_bucket(store: Store, raw_prefix: str, rec_id: str, *, rig_timezone: str
     objects: list[BucketObject] = []
     junk: list[str] = []
     unfinished: list[str] = []
+    beside = beside_in((*listed, *(path for path, _ in listing.items())))
     for path, info in listing.items():
         if path not in listed and (is_junk(path) or _is_folder(path, info)):
             junk.append(path)
-        elif path not in listed and is_unfinished(path):
+        elif path not in listed and path not in registered and is_unfinished(path, beside):
             unfinished.append(path)
         else:
             objects.append(BucketObject(path, info, *classify(path, listed)))

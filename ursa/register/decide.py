@@ -52,7 +52,11 @@ def identify(rows: Sequence[RecordingRow], rec_id: str, stated_hash: str | None)
     if own is None and other is not None:
         raise ConflictError(
             f"recording_hash {other.recording_hash} of {rec_id} is registered already, as {other.rec_id}"
-            + ("" if stated_hash else ": it is derived from the raw files, so both recordings hold exactly the same bytes"),
+            + (
+                ""
+                if stated_hash
+                else ": it is derived from the raw files, so both recordings hold exactly the same bytes"
+            ),
             hint=f"Nothing was registered. Compare with `ursa show {other.rec_id}`."
             + (
                 ""

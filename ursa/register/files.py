@@ -79,7 +79,9 @@ def file_rows(files: Iterable[FileRow | Mapping[str, Any]] | None) -> tuple[File
             raise UsageError(f"{shown(row.path)} is not a path inside a recording: {error}") from None
         sha256 = parse_sha256(row.sha256)
         if row.sha256 is not None and sha256 is None:
-            raise UsageError(f"{shown(path)}: sha256 is {row.sha256!r}; it is 64 hex digits, base64 of 32 bytes, or None")
+            raise UsageError(
+                f"{shown(path)}: sha256 is {row.sha256!r}; it is 64 hex digits, base64 of 32 bytes, or None"
+            )
         if path in rows:
             raise UsageError(f"{shown(path)} is stated twice")
         if not isinstance(row.size_bytes, int) or isinstance(row.size_bytes, bool) or row.size_bytes < 0:

@@ -68,9 +68,7 @@ def read_local(
         InvalidRecordingError, ManifestError, ManifestNotFoundError, ChecksumMismatchError
     """
     loaded = load_manifest(source_dir, manifest_path, rig_timezone=rig_timezone)
-    scan = scan_recording(
-        source_dir, manifest=loaded.manifest, key_prefix=key_prefix, not_unfinished=not_unfinished
-    )
+    scan = scan_recording(source_dir, manifest=loaded.manifest, key_prefix=key_prefix, not_unfinished=not_unfinished)
     times = resolve_times(loaded.manifest, scan.rec_id, rig_timezone=rig_timezone)
     listed = loaded.manifest.files_by_path
     _check_sizes(scan, loaded.manifest)

@@ -74,5 +74,3 @@ def matching(entries: Iterable[Entry], fingerprint: object, now: datetime, rerea
                 continue
         return entry
     return None
-
-

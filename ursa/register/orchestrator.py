@@ -325,9 +325,7 @@ def _decided(
     ours, waiting = _on_disk(request, standing.rows, planned, sure=sure)
     row = ours.recording(request.local.stated_hash() or "")
     try:
-        decision = decide(
-            existing, standing.registered, row, ours.modalities, overwrite=request.options.overwrite
-        )
+        decision = decide(existing, standing.registered, row, ours.modalities, overwrite=request.options.overwrite)
     except RecordingExistsError as error:
         error.waiting = tuple(waiting)
         return None, error
@@ -377,9 +375,7 @@ def _remembering(memory: Memory, progress: Progress) -> Callable[[UploadEvent], 
     return told
 
 
-def _send(
-    services: Services, files: Sequence[PlannedFile], progress: Progress, memory: Memory
-) -> dict[str, Uploaded]:
+def _send(services: Services, files: Sequence[PlannedFile], progress: Progress, memory: Memory) -> dict[str, Uploaded]:
     """Step 5. Path → what became of it."""
     items = [_item(file) for file in files if file.sends]
     results = upload(

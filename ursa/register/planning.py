@@ -19,7 +19,7 @@ from ursa.policies import Evidence
 from ursa.recording import LocalFile
 from ursa.register.local import LocalRecording
 from ursa.register.memory import Memory, source_of
-from ursa.register.results import BucketFile, PlannedFile
+from ursa.register.results import BucketFile, FileAction, PlannedFile
 from ursa.store import NotFoundError, ObjectInfo, Store
 from ursa.transfer.digest import Digest, digest, read_file
 from ursa.transfer.engine import Engine, Stop
@@ -113,7 +113,7 @@ def plan_files(
             # Registered, and not there (whole): what the disk has is compared with its row.
             compare.append(file)
         else:
-            action = "upload" if info is None else "replace"
+            action: FileAction = "upload" if info is None else "replace"
             etag = info.etag if info else None
             planned[file.path] = PlannedFile(file, listing.key(file.path), action, local.stated_sha256(file.path), etag)
     comparing = _Comparing(local, listing, context, rows, context.options.trust_mtime and keeps_local_time(local.root))
@@ -164,12 +164,14 @@ class _Comparing:
         local, read_at = self._hashed(file, "" if proof or info is None else info.etag)
         _check_stated(self.local, file, local.sha256)
         if info is None or info.size_bytes != file.size_bytes:
-            action = "upload" if info is None else "replace"
+            action: FileAction = "upload" if info is None else "replace"
             key = info.key if info else (row.key if row and row.key else self.listing.key(file.path))
             return PlannedFile(file, key, action, local.sha256, info.etag if info else None, digest=local)
         proof = self._proof(info, proof, local)
         if proof.sha256 != local.sha256:
-            return PlannedFile(file, info.key, "replace", local.sha256, proof.info.etag, digest=local, theirs_sha256=proof.sha256)
+            return PlannedFile(
+                file, info.key, "replace", local.sha256, proof.info.etag, digest=local, theirs_sha256=proof.sha256
+            )
         return replace(self._skip(file, proof), digest=local, read_at=read_at)
 
     def _proof(self, info: ObjectInfo, proof: Proof | None, local: Digest) -> Proof:
@@ -204,9 +206,7 @@ class _Comparing:
         return PlannedFile(file, info.key, "skip", stated, info.etag, Evidence.CLAIMED, trusted="size")
 
     def _skip(self, file: LocalFile, proof: Proof, trusted: str = "") -> PlannedFile:
-        return PlannedFile(
-            file, proof.info.key, "skip", proof.sha256, proof.info.etag, proof.evidence, trusted=trusted
-        )
+        return PlannedFile(file, proof.info.key, "skip", proof.sha256, proof.info.etag, proof.evidence, trusted=trusted)
 
     def _same_mtime(self, file: LocalFile, row: FileRow) -> bool:
         trusts = self.context.options.trust_mtime and not self.context.options.replace_objects

@@ -66,7 +66,11 @@ def _recording(row: RecordingRow, of: Mapping[str, Upgrade]) -> RecordingRow | N
     if row.recording_hash not in of:
         return None
     files, stated = _files(row.auxiliary_files, of[row.recording_hash].files, row.metadata)
-    return None if files == row.auxiliary_files else replace(row, auxiliary_files=files, metadata={**row.metadata, **stated})
+    return (
+        None
+        if files == row.auxiliary_files
+        else replace(row, auxiliary_files=files, metadata={**row.metadata, **stated})
+    )
 
 
 def _files(

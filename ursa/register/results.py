@@ -13,6 +13,8 @@ from ursa.policies import Action, Evidence
 from ursa.recording import LocalFile
 from ursa.transfer.digest import Digest
 
+FileAction = Literal["upload", "skip", "replace", "keep"]
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
@@ -27,7 +29,7 @@ class PlannedFile:
 
     file: LocalFile
     key: str
-    action: Literal["upload", "skip", "replace", "keep"]
+    action: FileAction
     sha256: str | None = None
     etag: str | None = None
     evidence: Evidence | None = None

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError
+from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError, unexpected
 from ursa.policies import Existing
 from ursa.register.results import IngestPlan, IngestResult
+
+Status = Literal["ok", "have", "skip", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +22,18 @@ class Outcome:
     with a ``reason`` in words (a batch leaves it for another time). A dry run has a ``plan`` in place of a result.
 
     ``rec_dir`` is None where it was not ingested from a directory. ``reached`` is False of a ``skip`` that says nothing
-    of the recording: the run was stopped before it was done with it.
+    of the recording: the run was stopped before it was done with it. ``told``: what a HAVE line adds.
     """
 
     rec_dir: Path | None
     rec_id: str
-    status: Literal["ok", "have", "skip", "fail"]
+    status: Status
     result: IngestResult | None = None
     error: UrsaError | None = None
     reason: str = ""
     plan: IngestPlan | None = None
     reached: bool = True
+    told: str = ""
 
 
 def ingest_several(
@@ -48,12 +51,15 @@ def ingest_several(
         try:
             return Outcome(rec_dir, rec_id, "ok", result=ingest_one(rec_dir))
         except RecordingExistsError as error:
-            return Outcome(rec_dir, rec_id, "have" if existing is Existing.SKIP else "fail", error=error)
+            status: Status = "have" if existing is Existing.SKIP else "fail"
+            return Outcome(rec_dir, rec_id, status, error=error, told=error.told)
         except UrsaError as error:
             return Outcome(rec_dir, rec_id, "fail", error=error)
         except OSError as error:
             words = f"{rec_dir}: {error.strerror or error}"
             return Outcome(rec_dir, rec_id, "fail", error=InvalidRecordingError(words, path=str(rec_dir)))
+        except Exception as error:  # noqa: BLE001
+            return Outcome(rec_dir, rec_id, "fail", error=unexpected(error, rec_id))
 
     if jobs == 1:
         yield from map(attempt, rec_dirs)

@@ -23,8 +23,10 @@ from typing import IO
 import orjson
 
 from ursa.errors import StorageError
+from ursa.names import disk_name, on_disk
 from ursa.policies import Evidence
 from ursa.store.abandoned import remove_abandoned
+from ursa.store.local_records import Record, Records
 from ursa.store.protocol import (
     Body,
     NoSuchUploadError,
@@ -35,11 +37,13 @@ from ursa.store.protocol import (
     Part,
     PreconditionFailedError,
     PutResult,
+    TransientError,
     ignore,
 )
 
 _BLOCK_BYTES = 1 << 20
 _PAGE = 1000
+_READS = 5
 # What link(2) answers on file systems that have no hard links (exFAT, some SMB mounts).
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -50,6 +54,7 @@ class LocalStore:
     def __init__(self, root: Path, bucket: str) -> None:
         self._data = root / bucket
         self._own = root / ".ursa" / bucket
+        self._records = Records(self._own / "metadata", self._data, self._temporary, self._lock)
         self._swept = False
 
     @property
@@ -69,20 +74,22 @@ class LocalStore:
         directory = prefix[: prefix.rfind("/") + 1]
         with _words(prefix, "list"):
             for key, stat in _walk(self._data, directory, prefix, after):
-                yield ObjectInfo(key, stat.st_size, _etag(stat), _modified(stat))
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    record = self._records.told(key, stat)
+                    yield ObjectInfo(key, record.size, record.sha256, _time(record.mtime_ns))
 
     def _now(self) -> datetime | None:
         """The clock that this file system stamps its files with: its own, on a network."""
         if not self._data.is_dir():
             return None
         with contextlib.suppress(OSError), self._temporary() as (_path, file):
-            return _modified(os.fstat(file.fileno()))
+            return _time(os.fstat(file.fileno()).st_mtime_ns)
         return None
 
     def list_prefixes(self, prefix: str) -> Iterator[str]:
         try:
-            with _words(prefix, "list"), os.scandir(self._data / prefix) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
+            with _words(prefix, "list"), os.scandir(self._data / on_disk(prefix)) as entries:
+                names = sorted(disk_name(entry.name) for entry in entries if entry.is_dir())
         except NotFoundError:
             return
         yield from (f"{prefix}{name}/" for name in names)
@@ -92,18 +99,25 @@ class LocalStore:
             stat = self._path(key).stat()
             if not S_ISREG(stat.st_mode):
                 raise IsADirectoryError
-            return self._info(key, stat)
+            return _info(key, self._records.told(key, stat))
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
         with _words(key, "read"), self._path(key).open("rb") as file:
-            return file.read(), self._info(key, os.fstat(file.fileno()))
+            for _ in range(_READS):
+                before = os.fstat(file.fileno())
+                file.seek(0)
+                data = file.read()
+                record = self._records.told(key, os.fstat(file.fileno()), file)
+                if record.counts_for(before):
+                    return data, _info(key, record)
+        raise TransientError(f"{key} is being written by another program", key=key, operation="read")
 
     def stream(
         self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
     ) -> Iterator[bytes]:
         with _words(key, "read"), self._path(key).open("rb") as file:
             stat = os.fstat(file.fileno())
-            if if_match is not None and _etag(stat) != if_match:
+            if if_match is not None and self._records.told(key, stat, file).sha256 != if_match:
                 raise PreconditionFailedError(f"{key} was replaced while it was read", key=key, operation="read")
             left = (stat.st_size if end is None else min(end, stat.st_size)) - start
             file.seek(start)
@@ -128,12 +142,16 @@ class LocalStore:
                 raise StorageError(
                     f"{key}: the disk gave back other bytes than were written", key=key, operation="write"
                 )
-            etag = self._publish(temporary, key, if_absent, if_match, metadata or {})
-        return PutResult(etag, Evidence.SHA256)
+            self._publish(temporary, file, sha256, key, if_absent, if_match, metadata or {})
+        return PutResult(sha256, Evidence.SHA256)
 
     def delete(self, key: str) -> None:
-        for path in (self._path(key), self._metadata_path(key)):
-            with _words(key, "delete"):
+        paths = (self._path(key), self._records.path(key))
+        if not any(path.exists() for path in paths):
+            return
+        # Under the lock: between the two, the record would be that of an object which was put meanwhile.
+        with _words(key, "delete"), self._lock():
+            for path in paths:
                 path.unlink(missing_ok=True)
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> str:
@@ -174,7 +192,7 @@ class LocalStore:
             with contextlib.suppress(FileNotFoundError):
                 key = orjson.loads(description.read_bytes())["key"]
                 if key.startswith(prefix):
-                    yield OpenUpload(key, description.parent.name, _modified(description.stat()))
+                    yield OpenUpload(key, description.parent.name, _time(description.stat().st_mtime_ns))
 
     def complete_upload(
         self,
@@ -187,13 +205,17 @@ class LocalStore:
     ) -> str:
         directory = self._upload(key, upload_id)
         with _words(key, "complete a multipart upload"), self._temporary() as (temporary, file):
+            hasher = hashlib.sha256()
             with _still_open(key, upload_id):
                 metadata = orjson.loads((directory / "upload.json").read_bytes())["metadata"]
                 for part in parts:
                     with (directory / f"{part.number:05d}-{part.etag}").open("rb") as source:
-                        shutil.copyfileobj(source, file, _BLOCK_BYTES)
+                        while block := source.read(_BLOCK_BYTES):
+                            hasher.update(block)
+                            file.write(block)
             _sync(file)
-            etag = self._publish(temporary, key, if_absent, if_match, metadata)
+            etag = hasher.hexdigest()
+            self._publish(temporary, file, etag, key, if_absent, if_match, metadata)
             shutil.rmtree(directory, ignore_errors=True)
         return etag
 
@@ -203,25 +225,13 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         if not key or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
             raise StorageError(f"{key!r} is not a key that a directory can hold", key=key)
-        return self._data / key
-
-    def _metadata_path(self, key: str) -> Path:
-        return self._own / "metadata" / key
+        return self._data / on_disk(key)
 
     def _upload(self, key: str, upload_id: str) -> Path:
         directory = self._own / "uploads" / upload_id
         if not (directory / "upload.json").exists():
             raise _gone(key, upload_id)
         return directory
-
-    def _info(self, key: str, stat: os.stat_result) -> ObjectInfo:
-        metadata: dict[str, str] = {}
-        with contextlib.suppress(OSError, orjson.JSONDecodeError):
-            stored = orjson.loads(self._metadata_path(key).read_bytes())
-            # Written after the object: one that names another ETag belongs to an object that is no more.
-            if stored["etag"] == _etag(stat):
-                metadata = stored["metadata"]
-        return ObjectInfo(key, stat.st_size, _etag(stat), _modified(stat), metadata)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[Path, IO[bytes]]]:
@@ -238,27 +248,53 @@ class LocalStore:
             path.unlink(missing_ok=True)
 
     def _publish(
-        self, temporary: Path, key: str, if_absent: bool, if_match: str | None, metadata: Mapping[str, str]
-    ) -> str:
+        self,
+        temporary: Path,
+        file: IO[bytes],
+        sha256: str,
+        key: str,
+        if_absent: bool,
+        if_match: str | None,
+        metadata: Mapping[str, str],
+    ) -> None:
         target = self._path(key)
-        etag = _etag(temporary.stat())
+        written = os.fstat(file.fileno())
         target.parent.mkdir(parents=True, exist_ok=True)
         if if_absent:
             self._link(temporary, target, key)
-        else:
-            with self._lock():
-                if if_match is not None and _etag_or_none(target) != if_match:
-                    raise PreconditionFailedError(f"{key} was changed by somebody else", key=key, operation="write")
+        with self._lock():
+            if not if_absent:
+                self._check(target, key, if_match)
                 temporary.replace(target)
-        sync_directory(target.parent)
-        if metadata:
-            path = self._metadata_path(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._temporary() as (side, file):
-                file.write(orjson.dumps({"etag": etag, "metadata": dict(metadata)}))
-                file.flush()
-                side.replace(path)
-        return etag
+            sync_directory(target.parent)
+            self._keep(file, written, sha256, key, metadata)
+
+    def _check(self, target: Path, key: str, if_match: str | None) -> None:
+        if if_match is None:
+            return
+        try:
+            # This holds the lock: what is measured is not kept.
+            etag = self._records.told(key, target.stat(), keep=False).sha256
+        except FileNotFoundError:
+            etag = None
+        if etag != if_match:
+            raise PreconditionFailedError(f"{key} was changed by another writer", key=key, operation="write")
+
+    def _keep(
+        self, file: IO[bytes], written: os.stat_result, sha256: str, key: str, metadata: Mapping[str, str]
+    ) -> None:
+        """Write the record of an object that has its final name: the link, and the end of its temporary name, have
+        changed its ctime. Whoever dies before it leaves an object that is hashed before an ETag is told.
+        """
+        stat = os.fstat(file.fileno())
+        if (stat.st_size, stat.st_mtime_ns) != (written.st_size, written.st_mtime_ns):
+            return
+        try:
+            self._records.keep(key, file, Record.of(sha256, stat, dict(metadata)))
+        except OSError:
+            # Without metadata it costs a reading, and the object is there.
+            if metadata:
+                raise
 
     def _link(self, temporary: Path, target: Path, key: str) -> None:
         there = PreconditionFailedError(f"{key} is there already", key=key, operation="write")
@@ -273,6 +309,7 @@ class LocalStore:
                 if target.exists():
                     raise there from None
                 temporary.rename(target)
+        temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -287,9 +324,11 @@ def _walk(root: Path, directory: str, prefix: str, after: str) -> Iterator[tuple
     order of their bytes. Directories that hold none of them are not opened.
     """
     try:
-        with os.scandir(root / directory) as entries:
+        with os.scandir(root / on_disk(directory)) as entries:
             # A directory sorts as its keys do, with the '/': after `a.txt`, before `a0`.
-            found = sorted(((f"{directory}{entry.name}", entry, _is_directory(entry)) for entry in entries), key=_order)
+            found = sorted(
+                ((f"{directory}{disk_name(entry.name)}", entry, _is_directory(entry)) for entry in entries), key=_order
+            )
     except (FileNotFoundError, NotADirectoryError):
         return
     for key, entry, below in found:
@@ -326,19 +365,13 @@ def _still_open(key: str, upload_id: str) -> Iterator[None]:
         raise _gone(key, upload_id) from None
 
 
-def _etag(stat: os.stat_result) -> str:
-    return f"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"
+def _info(key: str, record: Record) -> ObjectInfo:
+    """``checked_sha256``: it was measured while the file had these times, as a server's checksum is."""
+    return ObjectInfo(key, record.size, record.sha256, _time(record.mtime_ns), record.metadata, record.sha256)
 
 
-def _etag_or_none(path: Path) -> str | None:
-    try:
-        return _etag(path.stat())
-    except FileNotFoundError:
-        return None
-
-
-def _modified(stat: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(stat.st_mtime, UTC)
+def _time(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns / 1e9, UTC)
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
@@ -31,7 +31,9 @@ from obstore.store import S3Store as RustStore
 
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError, StorageError, UrsaError
+from ursa.names import parse_sha256
 from ursa.policies import Evidence
+from ursa.store.conduct import Conduct, KnownConduct
 from ursa.store.counting import RequestCounter
 from ursa.store.protocol import (
     SHA256_KEY,
@@ -66,6 +68,8 @@ _CREATING = threading.Lock()  # botocore's session is not thread-safe while it m
 # Credentials younger than this are not read again when a server refuses them: they are simply wrong.
 _FRESH_S = 60.0
 _CLASS_B = {"GetObject", "HeadObject"}
+# What a probe takes for the server's answer to a condition or a checksum; anything else is an error.
+_ANSWERS = {400, 405, 409, 412, 501}
 # A HEAD's 404 has no body to say why; what is deleted may be gone.
 _BODILESS = {"head", "delete"}
 
@@ -128,18 +132,23 @@ class S3Store:
         location: endpoint, bucket and region.
         credentials: returns them; called with True to read them again. Not called before the first request.
         counter: counts every request that goes out, retries included.
+        conduct: what is known of the server, which is asked before the first write. None (a tool's or a test's store):
+            it is not asked, and no checksum of its counts as a proof.
     """
 
     def __init__(
-        self, location: S3Location, credentials: Callable[[bool], Credentials], counter: RequestCounter
+        self,
+        location: S3Location,
+        credentials: Callable[[bool], Credentials],
+        counter: RequestCounter,
+        conduct: KnownConduct | None = None,
     ) -> None:
         self._at = location
         self._credentials = credentials
         self._counter = counter
         self._clients: _Clients | None = None
-        self._checks_sha256: bool | None = None
+        self._conduct = conduct
         self._ailing_until = 0.0
-        self._probing = threading.Lock()  # taken once, by whoever asks the server, and kept
         self._lock = threading.Lock()
 
     @property
@@ -162,7 +171,11 @@ class S3Store:
             yield from page.prefixes
 
     def head(self, key: str) -> ObjectInfo:
-        return self._head(key, {})[0]
+        known = self._conduct.known() if self._conduct else None
+        if known is None or not known.checks_sha256:
+            return self._head(key, {})[0]
+        info, headers = self._head(key, {"x-amz-checksum-mode": "ENABLED"})
+        return replace(info, checked_sha256=_whole_sha256(headers, info.etag))
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
         def action(clients: _Clients) -> tuple[bytes, ObjectInfo]:
@@ -200,10 +213,11 @@ class S3Store:
         if_match: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> PutResult:
+        checks = self.admit()
         metadata = dict(metadata or {}) | {SHA256_KEY: sha256}
         if if_match is None and len(body) <= _RUST_BYTES and time.monotonic() >= self._ailing_until:
             with contextlib.suppress(InvalidPathError):
-                return self._rust_put(key, body, sha256, if_absent, metadata)
+                return PutResult(*self._rust_put(key, body, if_absent, metadata, checks))
         condition = _condition(if_absent, if_match)
         reply = self._call(
             "write",
@@ -214,21 +228,19 @@ class S3Store:
                     Key=key,
                     Body=_sent_body(body, ignore),
                     Metadata=metadata,
-                    ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                    ChecksumSHA256=_base64(sha256),
                     **condition,
                 )
             ),
         )
         etag = unquoted(reply["ETag"])
-        if reply.get("ChecksumSHA256") is not None:
-            # The server echoes the checksum only where it computed and compared it.
-            return PutResult(etag, Evidence.SHA256)
-        return PutResult(etag, _etag_evidence(etag, body))
+        return PutResult(etag, _evidence(etag, body, checks))
 
     def delete(self, key: str) -> None:
         self._call("delete", key, lambda s3: s3.delete_object(Bucket=self._at.bucket, Key=key))
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> str:
+        self.admit()
         reply = self._call(
             "start a multipart upload of",
             key,
@@ -241,6 +253,7 @@ class S3Store:
     def upload_part(
         self, key: str, upload_id: str, number: int, body: Body, *, md5: str, sent: Callable[[int], object] = ignore
     ) -> Part:
+        self.admit()
         reply = self._call(
             f"write part {number} of",
             key,
@@ -280,6 +293,7 @@ class S3Store:
         if_absent: bool = False,
         if_match: str | None = None,
     ) -> str:
+        self.admit()
         condition = _condition(if_absent, if_match)
         reply = self._call(
             "complete a multipart upload of",
@@ -306,7 +320,44 @@ class S3Store:
                 lambda s3: s3.abort_multipart_upload(Bucket=self._at.bucket, Key=key, UploadId=upload_id),
             )
 
-    def _rust_put(self, key: str, body: Body, sha256: str, if_absent: bool, metadata: dict[str, str]) -> PutResult:
+    def conduct(self, *, fresh: bool = False) -> Conduct | None:
+        """How this bucket's server treats conditions and checksums; None where this store asks nobody. ``fresh``: asked now.
+
+        Raises:
+            StorageError: it could not be asked; a ``TransientError`` is worth another call.
+        """
+        return self._conduct.ask(self, fresh=fresh) if self._conduct else None
+
+    def admit(self) -> bool:
+        """Before any write. Returns whether the server is known to refuse a wrong sha256.
+
+        Raises:
+            StorageError: it ignores conditions, so that nothing may be written.
+        """
+        return self._conduct is not None and self._conduct.admit(self).checks_sha256
+
+    def probe_put(
+        self, key: str, body: bytes, sha256: str, *, if_absent: bool = False, if_match: str | None = None
+    ) -> int:
+        """For ``ursa.store.conduct``: the HTTP status of a PUT under a checksum that may be wrong."""
+
+        def action(s3: S3Client) -> int:
+            checksum, condition = _base64(sha256), _condition(if_absent, if_match)
+            try:
+                s3.put_object(Bucket=self._at.bucket, Key=key, Body=body, ChecksumSHA256=checksum, **condition)
+            except ClientError as error:
+                status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+                known = self._from_client_error(error, "write", key)
+                if status not in _ANSWERS or isinstance(known, CredentialsError | TransientError):
+                    raise
+                return status
+            return 200
+
+        return self._call("write", key, action)
+
+    def _rust_put(
+        self, key: str, body: Body, if_absent: bool, metadata: dict[str, str], checks: bool
+    ) -> tuple[str, Evidence]:
         mode: Any = "create" if if_absent else "overwrite"
 
         def action(clients: _Clients) -> str:
@@ -320,19 +371,8 @@ class S3Store:
             # obstore does not tell Retry-After: as long as the server ails, requests go the way that does.
             self._ailing_until = time.monotonic() + _FRESH_S
             raise
-        if self._checks_sha256 is None and self._probing.acquire(blocking=False):
-            self._checks_sha256 = self._has_checked(key, sha256)
-        # Every such request carries x-amz-checksum-sha256: where the server checks it, an md5 would prove nothing new.
-        return PutResult(etag, Evidence.SHA256 if self._checks_sha256 else _etag_evidence(etag, body))
-
-    def _has_checked(self, key: str, sha256: str) -> bool:
-        """Whether the server keeps the sha256 that came with an object, which it may only do when it has checked it."""
-        try:
-            _, headers = self._head(key, {"x-amz-checksum-mode": "ENABLED"})
-        except UrsaError:
-            # Not told is not checked; the object itself is written.
-            return False
-        return headers.get("x-amz-checksum-sha256") == base64.b64encode(bytes.fromhex(sha256)).decode()
+        # Every such request carries x-amz-checksum-sha256.
+        return etag, _evidence(etag, body, checks)
 
     def _head(self, key: str, headers: Mapping[str, str]) -> tuple[ObjectInfo, Mapping[str, str]]:
         def action(clients: _Clients) -> tuple[ObjectInfo, Mapping[str, str]]:
@@ -638,7 +678,22 @@ def _rust_credential(secret: Credentials) -> S3Credential:
     }
 
 
-def _etag_evidence(etag: str, body: Body) -> Evidence:
+def _base64(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()
+
+
+def _whole_sha256(headers: Mapping[str, str], etag: str) -> str | None:
+    """The sha256 of a whole object that a HEAD's headers tell: none of its parts' checksums."""
+    kind = headers.get("x-amz-checksum-type", "").upper()
+    # A multipart object's ETag ends with the number of its parts.
+    if kind != "FULL_OBJECT" and (kind or "-" in etag):
+        return None
+    return parse_sha256(headers.get("x-amz-checksum-sha256"))
+
+
+def _evidence(etag: str, body: Body, checked: bool) -> Evidence:
+    if checked:
+        return Evidence.SHA256
     return Evidence.ETAG if etag == hashlib.md5(body, usedforsecurity=False).hexdigest() else Evidence.SIZE
 
 

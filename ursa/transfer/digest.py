@@ -134,7 +134,9 @@ def check_unchanged(file: SourceFile, stream: IO[bytes]) -> os.stat_result:
         if DISKS.rules_at(stream.fileno(), stat.st_dev).stable_inodes:
             change = "another file took its place"
     if change:
-        raise FileChangedError(f"{file.path} is still being written: {change} while it was read", hint=_WAIT, path=file.path)
+        raise FileChangedError(
+            f"{file.path} is still being written: {change} while it was read", hint=_WAIT, path=file.path
+        )
     return stat
 
 
@@ -181,7 +183,9 @@ def read_file(file: SourceFile) -> tuple[bytes, Digest]:
 def changed_in_secret(file: SourceFile) -> FileChangedError:
     """The error for a file that gives other bytes, with the size and the mtime that it had."""
     return FileChangedError(
-        f"{file.path} is still being written: it gave other bytes when it was read once more", hint=_WAIT, path=file.path
+        f"{file.path} is still being written: it gave other bytes when it was read once more",
+        hint=_WAIT,
+        path=file.path,
     )
 
 

@@ -41,6 +41,16 @@ def batch(
     reconstruct_missing: Annotated[
         bool, typer.Option("--reconstruct-missing", help="Write a manifest into directories that have none.")
     ] = False,
+    trust_mtime: Annotated[
+        bool,
+        typer.Option("--trust-mtime", help="Don't read registered files whose size and mtime are as registered."),
+    ] = False,
+    not_unfinished: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--not-unfinished", metavar="GLOB", help="Files that are whole, though called like unfinished copies."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, time and cost, and stop.")] = False,
     wait: Annotated[
         str | None, typer.Option(metavar="TIME", help="Wait so long for another run of these roots: 30m.")
@@ -57,9 +67,9 @@ def batch(
 ) -> None:
     """Ingest every recording directly below some roots: a NAS, a USB drive. Made to run from cron.
 
-    A line a recording, in sorted order: OK (registered now), HAVE (was registered, and all that is on this disk is in
-    it), SKIP (no manifest) or FAIL with the reason. One failure never stops the rest. One run at a time for the same
-    profile and roots; a killed run is gone on with.
+    A line a recording, in sorted order: OK (registered now), HAVE (was registered; this machine has read these very
+    bytes, and the bucket lists them now), SKIP (no manifest) or FAIL with the reason. One failure never stops the rest.
+    One run at a time for the same profile and roots; a killed run resumes.
 
     \b
     Examples:
@@ -90,5 +100,7 @@ def batch(
             reconstruct_missing,
             dry_run,
             wait,
+            trust_mtime,
+            not_unfinished or [],
         )
         batch_view.run(session, notifier, choices, transfers=transfers, bandwidth=bwlimit)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ursa_cli import download_view
 from ursa_cli.options import command_app, shared
-from ursa_cli.render import size
 from ursa_cli.session import Session
 
 app = command_app()
@@ -37,8 +37,9 @@ def download(
 ) -> None:
     """Fetch recordings' files, verified by their sha256.
 
-    A file gets its name only when it is whole. Interrupted, the same command goes on where it stopped; a file that is
-    there already and equal is kept, one that differs is left alone and fails the download.
+    A file gets its name only when it is whole. Interrupted, the same command resumes where it stopped; a file that is
+    there already and equal is kept, one that differs is left alone and fails the download. What was fetched and is not what
+    was registered is kept as NAME.ursa-mismatch.
 
     \b
     Examples:
@@ -49,7 +50,7 @@ def download(
     Exit status:
       0  every file is there and right    1  no such recording, nothing to fetch, or the server failed
       2  usage or configuration           4  credentials
-      5  another file is in the way       6  a file is missing in the bucket or is not what was registered
+      5  another file is in the way       6  a file is missing in the bucket, or not what is stated of it
     """
     from ursa import RecordingNotFoundError
 
@@ -64,15 +65,4 @@ def download(
         )
     with session.bars() as bars:
         result = data.download(found, dest, progress=bars.download)
-    fetched, there = result.files_downloaded, result.files_skipped
-    session.out.record(
-        "download",
-        dest=result.dest.absolute(),
-        files_downloaded=fetched,
-        files_skipped=there,
-        bytes_downloaded=result.bytes_downloaded,
-        paths=[path.absolute() for path in result.paths],
-    )
-    session.out.line(
-        f"OK   {fetched} fetched ({size(result.bytes_downloaded)}), {there} were there, all verified, below {result.dest}"
-    )
+    download_view.finish(session, result)

@@ -30,6 +30,16 @@ def ingest(
     trust_size: Annotated[
         bool, typer.Option("--trust-size", help="Take an object of the same size for the same, without proof.")
     ] = False,
+    trust_mtime: Annotated[
+        bool,
+        typer.Option("--trust-mtime", help="Don't read registered files whose size and mtime are as registered."),
+    ] = False,
+    not_unfinished: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--not-unfinished", metavar="GLOB", help="Files that are whole, though called like unfinished copies."
+        ),
+    ] = None,
     existing: Annotated[
         Existing, typer.Option(help="What to do with recordings that are registered with the same files.")
     ] = Existing.ERROR,
@@ -64,7 +74,13 @@ def ingest(
     With several recordings, the status is that of the first one that failed.
     """
     ingest_view.refuse_roots(rec_dirs)
-    choices = {"overwrite": overwrite, "replace_objects": replace_objects, "trust_size": trust_size}
+    choices = {
+        "overwrite": overwrite,
+        "replace_objects": replace_objects,
+        "trust_size": trust_size,
+        "trust_mtime": trust_mtime,
+        "not_unfinished": not_unfinished or [],
+    }
     if dry_run:
         ingest_view.plans(session, rec_dirs, participant, choices)
     else:

@@ -29,7 +29,8 @@ def ingest_r2(
     """Register recordings whose bytes are in the bucket already. Nothing is uploaded.
 
     Each is read from manifest.json, or from _node_manifests/ merged. Every file that they list must be there with the
-    listed size; otherwise nothing of that recording is registered, and every file that is missing or short is named.
+    listed size; otherwise nothing of that recording is registered, and every file that is missing or short is named. A
+    sha256 that only the manifest states is registered as a claim, and the line says "by size only".
     The participant is the one given here: neither a manifest nor participant.txt is asked for it.
 
     \b
@@ -44,7 +45,7 @@ def ingest_r2(
       1    failed: no manifest, one that can't be read, no raw data, a server that fails
       2    usage or configuration        4  credentials
       5    registered already, or a conflict in the catalog
-      6    listed files are missing from the bucket, or have another size
+      6    listed files are missing from the bucket, or have another size or sha256
       130  interrupted: a re-run registers what is not
     With several recordings, the status is that of the first one that failed.
     """

@@ -26,14 +26,21 @@ def verify(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every recording of the catalog.")] = False,
     level: Annotated[
-        Level, typer.Option(help="head: size and ETag; checksum: also stored checksums; full: read every byte.")
-    ] = Level.CHECKSUM,
+        Level | None,
+        typer.Option(
+            help="head: size and ETag; checksum: also read the disk; full: also read every object. Of a directory full,"
+            " else head."
+        ),
+    ] = None,
     subset: Annotated[str | None, typer.Option(metavar="PART", help="Of all these files: 2/7, 5% or 10G.")] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="ADDRESS", help="Let a dask cluster's workers check recordings.")
     ] = None,
 ) -> None:
     """Compare what the catalog says with what the bucket holds, and with the disk where a directory is given.
+
+    May this disk be wiped? Where `ursa verify REC_DIR` ends with OK: it has read every file here and every object there,
+    and they are the same. SEEN says that something was compared by its size or ETag alone.
 
     \b
     A line a file: a symbol, how good the evidence is, the path.
@@ -47,7 +54,7 @@ def verify(
 
     \b
     Exit status:
-      0  all is there and right (of a directory: and registered)
+      0  all is there and right (of a directory: and registered); with SEEN, as far as was looked
       1  no such recording, none at all, or the server failed    2  usage or configuration    4  credentials
       6  something is missing, different or could not be checked; a recording that has no file
     """

@@ -1,0 +1,102 @@
+"""What the bucket lists of a batch's recordings, looked up for many at once, beside everything else.
+
+A LIST tells a thousand objects. Recordings that lie close together are listed as ranges of rec_ids; where other recordings
+lie between them that would be more requests, each is listed by its own prefix. An object is kept as 16 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from ursa.store import ObjectInfo, Store
+
+DIGEST_BYTES = 16
+_AT_ONCE = 8
+_PAGE_OBJECTS = 1_000
+# Fewer pages than this are as fast one after the other, and their last ones are not full.
+_FEWEST_PAGES = 3
+
+
+def object_digest(key: str, size_bytes: int, etag: str) -> bytes:
+    """Of an object as it is listed."""
+    return hashlib.blake2b(f"{key}\0{size_bytes}\0{etag}".encode(), digest_size=DIGEST_BYTES).digest()
+
+
+class Listed:
+    """The objects of some recordings, by rec_id. ``ranges``: the store tells a page of keys after another one's."""
+
+    def __init__(self, store: Store, raw_prefix: str, stopped: Callable[[], object], *, ranges: bool) -> None:
+        self._store = store
+        self._prefix = raw_prefix
+        self._stopped = stopped
+        self._ranges = ranges
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ursa-list")
+        self._futures: dict[str, Future[Mapping[str, frozenset[bytes]]]] = {}
+
+    def begin(self, rec_ids: Sequence[str], objects: int) -> None:
+        """Begin to list these recordings, sorted, which have about so many objects; what was listed before is forgotten."""
+        self._futures = {}
+        if not self._ranges:
+            return
+        pages = -(-objects // _PAGE_OBJECTS)
+        parts = max(1, min(_AT_ONCE, pages // _FEWEST_PAGES, len(rec_ids)))
+        size = -(-len(rec_ids) // parts)
+        for start in range(0, len(rec_ids), size):
+            names = rec_ids[start : start + size]
+            future = self._pool.submit(self._range, names)
+            self._futures |= dict.fromkeys(names, future)
+
+    def of(self, rec_id: str) -> frozenset[bytes] | None:
+        """Digests of a recording's objects; None where it was not asked for. Raises ``StorageError``, and what stops."""
+        if not self._ranges:
+            return frozenset(map(_digest, self._store.list(f"{self._prefix}{rec_id}/")))
+        future = self._futures.get(rec_id)
+        return None if future is None else future.result().get(rec_id, frozenset())
+
+    def close(self) -> None:
+        """What has not begun does not begin."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _range(self, names: Sequence[str]) -> Mapping[str, frozenset[bytes]]:
+        wanted = set(names)
+        found: dict[str, set[bytes]] = {}
+        done = ""
+        requests = 0
+        for page in self._pages(names[0], names[-1]):
+            requests += 1
+            for info in page:
+                done = info.key.removeprefix(self._prefix).partition("/")[0]
+                if done in wanted:
+                    found.setdefault(done, set()).add(_digest(info))
+            if requests >= len(names) and done < names[-1]:
+                # Others lie between them: what comes after this page is asked for one by one.
+                found = {name: digests for name, digests in found.items() if name < done}
+                for name in names:
+                    if name >= done:
+                        self._stopped()
+                        found[name] = set(map(_digest, self._store.list(f"{self._prefix}{name}/")))
+                break
+        return {name: frozenset(digests) for name, digests in found.items()}
+
+    def _pages(self, first: str, last: str) -> Iterator[Sequence[ObjectInfo]]:
+        """Pages from the first recording's objects to the last one's; to the end where a server keeps no order."""
+        token, newest, ordered = None, "", True
+        end = f"{self._prefix}{last}/"
+        while True:
+            self._stopped()
+            start = "" if token else f"{self._prefix}{first}"
+            page = self._store.list_page(self._prefix, start_after=start, token=token)
+            yield page.objects
+            for info in page.objects:
+                name = info.key.removeprefix(self._prefix).partition("/")[0]
+                ordered, newest = ordered and name >= newest, max(newest, name)
+            token = page.token
+            past = bool(page.objects) and page.objects[-1].key > end and newest > last
+            if token is None or (ordered and past):
+                return
+
+
+def _digest(info: ObjectInfo) -> bytes:
+    return object_digest(info.key, info.size_bytes, info.etag)

@@ -1,0 +1,218 @@
+"""How an S3 server treats conditions and checksums: asked with four PUTs before this machine first writes to a bucket.
+
+A server that ignores If-None-Match and If-Match lets two writers overwrite each other. A checksum that it tells proves
+nothing where it does not refuse a wrong one: moto repeats whatever it was sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ursa.errors import StorageError, UrsaError
+from ursa.store.protocol import TransientError
+
+PROBE_DIR = ".ursa-probe/"
+"""Below a bucket's prefix: where the probe's objects are. No recording is called so."""
+
+ASK_AGAIN_S = 30 * 24 * 3600.0
+_TOPIC = "server"
+_BODY = b"ursa: does this server check what it is sent?"
+_NO_ETAG = "0" * 32
+_OK, _BAD_REQUEST, _PRECONDITION_FAILED = 200, 400, 412
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """What a server did. ``conditions``: it honours If-None-Match and If-Match on a PUT. ``checks_sha256``: it refuses a
+    PUT whose x-amz-checksum-sha256 is wrong. ``ignored``: in words, what it did not honour.
+    """
+
+    conditions: bool
+    checks_sha256: bool
+    ignored: tuple[str, ...] = ()
+
+
+class Notes(Protocol):
+    """What this machine notes about something (``ursa.disk.cache.FilesCache``)."""
+
+    def note(self, topic: str, about: str) -> Mapping[str, Any] | None:
+        """What was noted; None where nothing was."""
+
+    def put_note(self, topic: str, about: str, value: Mapping[str, Any] | None) -> None:
+        """Note something."""
+
+
+class Asked(Protocol):
+    """What a probe needs of a store."""
+
+    def probe_put(
+        self, key: str, body: bytes, sha256: str, *, if_absent: bool = False, if_match: str | None = None
+    ) -> int:
+        """PUT under a checksum, right or wrong; the HTTP status. Raises what is no answer: 403, 429, 5xx, time-outs."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+
+
+class Probe:
+    """The four PUTs. Where a ``TransientError`` stopped it, ``run`` goes on with the questions that are not answered."""
+
+    def __init__(self, prefix: str) -> None:
+        self._base = f"{prefix}{PROBE_DIR}{secrets.token_hex(12)}"
+        self._tries = 0
+        self._left: set[str] = set()  # keys that may be there
+        self._answers: dict[str, int] = {}
+        self._new = ""
+
+    def run(self, server: Asked) -> Conduct:
+        """Ask what is not answered yet, then delete the objects (best effort). Raises ``StorageError``, ``CredentialsError``."""
+        try:
+            conduct = self._asked(server)
+        except TransientError:
+            raise
+        except BaseException:
+            self._tidy(server)
+            raise
+        self._tidy(server)
+        return conduct
+
+    def _asked(self, server: Asked) -> Conduct:
+        wrong = hashlib.sha256(_BODY + b"!").hexdigest()
+        checks = self._ask("sha256", server, self._key(), sha256=wrong) == _BAD_REQUEST
+        ignored = []
+        # A new key at each try: where a reply was lost, its object is there.
+        self._new = self._new if "new" in self._answers else self._key()
+        if (status := self._ask("new", server, self._new, if_absent=True)) != _OK:
+            ignored.append(f"If-None-Match: * on a new key, which it answered with {status}")
+        if self._ask("again", server, self._new, if_absent=True) != _PRECONDITION_FAILED:
+            ignored.append("If-None-Match: *")
+        if self._ask("match", server, self._new, if_match=_NO_ETAG) != _PRECONDITION_FAILED:
+            ignored.append("If-Match")
+        return Conduct(not ignored, checks, tuple(ignored))
+
+    def _ask(self, question: str, server: Asked, key: str, *, sha256: str | None = None, **condition: Any) -> int:
+        if question not in self._answers:
+            self._answers[question] = self._put(server, key, sha256 or hashlib.sha256(_BODY).hexdigest(), **condition)
+        return self._answers[question]
+
+    def _put(self, server: Asked, key: str, sha256: str, **condition: Any) -> int:
+        try:
+            status = server.probe_put(key, _BODY, sha256, **condition)
+        except TransientError:
+            self._left.add(key)  # perhaps: a reply that was lost
+            raise
+        if status == _OK:
+            self._left.add(key)
+        return status
+
+    def _key(self) -> str:
+        self._tries += 1
+        return f"{self._base}-{self._tries}"
+
+    def _tidy(self, server: Asked) -> None:
+        for key in sorted(self._left):
+            with contextlib.suppress(UrsaError):
+                server.delete(key)
+        self._left.clear()
+
+
+@dataclass
+class _Process:
+    """What this process knows of one bucket."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    conduct: Conduct | None = None
+    at: float = 0.0
+    probe: Probe | None = None
+
+
+_PROCESSES: dict[str, _Process] = {}
+_MAKING = threading.Lock()
+
+
+class KnownConduct:
+    """What this machine knows of a bucket's server, and who asks it. Thread-safe.
+
+    Args:
+        notes: where it is noted from one process to the next; None: nowhere.
+        endpoint_url, bucket: whose conduct.
+        prefix: below which the probe may write.
+    """
+
+    def __init__(self, notes: Notes | None, endpoint_url: str, bucket: str, prefix: str = "") -> None:
+        self._notes = notes
+        self._endpoint_url = endpoint_url
+        self._bucket = bucket
+        self._about = f"{endpoint_url.rstrip('/')}/{bucket}"
+        self._prefix = prefix
+        with _MAKING:
+            self._process = _PROCESSES.setdefault(self._about, _Process())
+
+    def known(self) -> Conduct | None:
+        """What was found in the last 30 days; None where this machine has not asked. Sends nothing."""
+        process = self._process
+        if process.conduct is None:
+            # What fails is asked anew by each command: a server that was fixed must not be refused for a month.
+            process.conduct, process.at = self._noted(), time.monotonic()
+        elif time.monotonic() - process.at > ASK_AGAIN_S:
+            process.conduct = None
+        return process.conduct
+
+    def ask(self, server: Asked, *, fresh: bool = False) -> Conduct:
+        """What is known, else what the four PUTs find out. ``fresh``: they are sent in any case.
+
+        Raises:
+            TransientError: call again: it goes on where it stopped. StorageError, CredentialsError.
+        """
+        if not fresh and (conduct := self.known()) is not None:
+            return conduct
+        process = self._process
+        with process.lock:
+            if not fresh and process.conduct is not None:
+                return process.conduct
+            process.probe = process.probe or Probe(self._prefix)
+            try:
+                conduct = process.probe.run(server)
+            except TransientError:
+                raise
+            except BaseException:
+                process.probe = None
+                raise
+            process.conduct, process.at, process.probe = conduct, time.monotonic(), None
+        self._note(conduct)
+        return conduct
+
+    def admit(self, server: Asked) -> Conduct:
+        """As ``ask``. Raises ``StorageError`` where the bucket may take no writes."""
+        conduct = self.ask(server)
+        if not conduct.conditions:
+            raise StorageError(
+                f"the server {self._endpoint_url} ignores conditions in the bucket {self._bucket}"
+                f" ({', '.join(conduct.ignored)}): two writers could overwrite each other, so that it can take no uploads"
+                " and hold no catalog",
+                hint="Use a server that honours If-None-Match and If-Match: R2 does, `rclone serve s3` does not; or find"
+                " the proxy on the way that drops them. `ursa doctor` asks the server again.",
+                operation="write",
+            )
+        return conduct
+
+    def _noted(self) -> Conduct | None:
+        noted = self._notes.note(_TOPIC, self._about) if self._notes else None
+        if noted is None or noted.get("conditions") is not True:
+            return None
+        checks, at = noted.get("checks_sha256"), noted.get("at")
+        if not isinstance(checks, bool) or not isinstance(at, int | float):
+            return None
+        return Conduct(True, checks) if 0 <= time.time() - at <= ASK_AGAIN_S else None
+
+    def _note(self, conduct: Conduct) -> None:
+        if self._notes:
+            told = {"conditions": True, "checks_sha256": conduct.checks_sha256, "at": time.time()}
+            self._notes.put_note(_TOPIC, self._about, told if conduct.conditions else None)
