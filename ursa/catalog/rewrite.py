@@ -21,6 +21,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from ursa.catalog.layout import DataFile
+from ursa.catalog.retention import CleanUpRefusedError
 from ursa.names import disk_name
 from ursa.store import NotFoundError, Store
 
@@ -30,12 +31,12 @@ _SIDE_BY_SIDE = 8
 @dataclass(frozen=True, slots=True)
 class TableFiles:
     """A table's files as objects: ``prefix`` is the table's, and ends in a slash. ``clean_up``: told of each deletion by
-    age, "" or why it was refused.
+    age, None or why it was refused.
     """
 
     store: Store
     prefix: str
-    clean_up: Callable[[str], object] = str
+    clean_up: Callable[[CleanUpRefusedError | None], object] = str
 
     def has_version(self, version: int) -> bool:
         """Whether the log has this commit. Raises ``StorageError``."""
