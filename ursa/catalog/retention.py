@@ -157,7 +157,9 @@ def list_table(store: Store, prefix: str, clock: Clock = local_time, below: str 
 def _compare(ahead: timedelta, at: datetime) -> None:
     if abs(ahead) > MAX_SKEW:
         way = "ahead of" if ahead > timedelta() else "behind"
-        raise CleanUpRefusedError(f"this machine's clock is {duration(abs(ahead.total_seconds()))} {way} the server's")
+        raise CleanUpRefusedError(
+            f"this machine's clock is {duration(abs(ahead.total_seconds()))} {way} the server's", at
+        )
 
 
 def duration(seconds: float) -> str:
