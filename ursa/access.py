@@ -15,6 +15,7 @@ from ursa import __version__
 from ursa.bucket.proof import CachedProofs, Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
+from ursa.catalog.retention import note_clean_up
 from ursa.catalog.tables import Author
 from ursa.config import Config, Profile, Role, load_config
 from ursa.credentials import Credentials, CredentialsProvider, provider_for
@@ -159,6 +160,7 @@ class Access:
             profile=self.profile.name,
             author=_author(),
             create=local,
+            clean_up=lambda refused: note_clean_up(self._files, self._place(bucket), refused),
         )
 
     @property

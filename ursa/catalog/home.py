@@ -10,6 +10,7 @@ from typing import Any
 from ursa.catalog._pointer import FIRST_PREFIX, Pointer, no_pointer, read_pointer, write_pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.author import Author
+from ursa.catalog.retention import CleanUpRefusedError
 from ursa.catalog.rewrite import TableFiles
 from ursa.catalog.tables import CatalogTable
 from ursa.store import PreconditionFailedError, Store
@@ -33,7 +34,7 @@ class CatalogHome:
     profile: str
     author: Author
     create: bool
-    clean_up: Callable[[str], object] = str
+    clean_up: Callable[[CleanUpRefusedError | None], object] = str
 
     def table_uri(self, prefix: str, name: str) -> str:
         """The URI of a table of the catalog under ``prefix``."""
