@@ -38,7 +38,7 @@ class Listed:
     def begin(self, rec_ids: Sequence[str], objects: int) -> None:
         """Begin to list these recordings, sorted, which have about so many objects; what was listed before is forgotten."""
         self._futures = {}
-        if not self._ranges:
+        if not self._ranges or not rec_ids:
             return
         pages = -(-objects // _PAGE_OBJECTS)
         parts = max(1, min(_AT_ONCE, pages // _FEWEST_PAGES, len(rec_ids)))
