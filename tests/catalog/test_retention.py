@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from homes import Place, add_recordings, backdate, rec_id, recording
 
+from conftest import Buckets
 from ursa.catalog import tables
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.compact import compact
@@ -280,3 +281,18 @@ def test_a_note_that_is_none(tmp_path: Path, noted: dict[str, Any]) -> None:
     cache = FilesCache.open(tmp_path)
     cache.put_note("clean-up refused", "here", noted)
     assert refused_since(cache, "here") is None
+
+
+def test_on_a_server(weed_buckets: Buckets) -> None:
+    """The Date of its listings is its clock, and its LastModified the files' age."""
+    server = weed_buckets.server
+    place = Place(None, server.endpoint_url, weed_buckets.assets, server.access_key, server.secret_key)
+    place.home().initialize()
+    catalog = place.catalog()
+    add_recordings(catalog, [recording(1)])
+    listed = catalog.recordings.listed()
+    assert abs(listed.now - datetime.now(UTC)) < timedelta(minutes=5)
+    assert sorted(listed.commits) == [0, 1] and not listed.older(listed.commits[1], timedelta(hours=1))
+    assert compact(catalog).refused == ""
+    assert "1,826 days ahead of" in compact(catalog, clock=lambda: datetime.now(UTC) + 1826 * DAY).refused
+    assert rows(catalog.recordings) == [rec_id(1)]
