@@ -190,12 +190,16 @@ def test_two_checkpoints_stay(tmp_path: Path) -> None:
     assert len(rows(table)) == 35
 
 
-def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "middle"])
+def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path, damage: str) -> None:
     table = grown(tmp_path)
     backdate(table, 91 * DAY, "_delta_log/*")
     checkpoint = Path(table.uri, "_delta_log", f"{29:020}.checkpoint.parquet")
     old = checkpoint.stat().st_mtime
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(
+        whole[:-50] if damage == "cut" else whole[:4] + bytes(len(whole) // 2) + whole[len(whole) // 2 + 4 :]
+    )
     os.utime(checkpoint, (old, old))
     before = log(table)
     table.clean_up()
