@@ -28,7 +28,8 @@ _REMEMBERED = 1000
 _UPLINKS_MBIT = (20, 100, 1000)
 # Options of `ursa ingest` that a hint names, and a batch has not.
 _OF_INGEST = re.compile(
-    r"(?:(?:the same command |this one )?(?:again )?with )?(--(?:overwrite|replace-objects|trust-size|trust-mtime|not-unfinished)(?: --[a-z-]+)*)"
+    r"(?:(?:the same command |this one )?(?:again )?with )?"
+    r"(--(?:overwrite|replace-objects|trust-size|trust-mtime|not-unfinished)(?: --[a-z-]+)*)"
 )
 
 

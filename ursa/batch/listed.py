@@ -63,9 +63,7 @@ class Listed:
         wanted = set(names)
         found: dict[str, set[bytes]] = {}
         done = ""
-        requests = 0
-        for page in self._pages(names[0], names[-1]):
-            requests += 1
+        for requests, page in enumerate(self._pages(names[0], names[-1]), 1):
             for info in page:
                 done = info.key.removeprefix(self._prefix).partition("/")[0]
                 if done in wanted:

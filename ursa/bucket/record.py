@@ -34,7 +34,8 @@ def record_key(assets_prefix: str, rec_id: str) -> str:
 
 def record_bytes(bucket: str, entries: Mapping[str, Entry]) -> bytes:
     """The record as it is stored. ``bucket``: of the objects; ``entries``: by their keys."""
-    return orjson.dumps({"schema_version": 1, "bucket": bucket, "objects": entries})
+    objects = {key: list(entry) for key, entry in entries.items()}
+    return orjson.dumps({"schema_version": 1, "bucket": bucket, "objects": objects})
 
 
 def parse_record(data: bytes, bucket: str) -> dict[str, Entry]:

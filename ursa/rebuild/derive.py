@@ -39,7 +39,8 @@ _NEW = "new: it is whole in the bucket, and was in no row"
 @dataclass(frozen=True)
 class Source:
     """The bucket, and what reading it takes. ``raw_prefix`` ends with '/'; ``rig_timezone`` is the zone of naive times;
-    ``by``: who rebuilds, ``user@host``; ``proofs``: what this machine has measured. The catalog is not needed: an executor's workers have no key to it.
+    ``by``: who rebuilds, ``user@host``; ``proofs``: what this machine has measured. The catalog is not needed: an
+    executor's workers have no key to it.
     """
 
     raw: Store

@@ -21,8 +21,9 @@ from ursa.manifest import Manifest, RecordingTimes, derive_recording_hash
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a recording holds. ``workers``: worker directory → its files; ``auxiliary``: the files outside of them; ``participants``: display names; ``sidecars``: manifests and participant.txt with which nothing
-    is left to do once this is registered.
+    """What a recording holds. ``workers``: worker directory → its files; ``auxiliary``: the files outside of them;
+    ``participants``: display names; ``sidecars``: manifests and participant.txt with which nothing is left to do once
+    this is registered.
     """
 
     rec_id: str

@@ -128,10 +128,11 @@ class IngestResult:
     """What an ingest did. Sizes in bytes.
 
     ``bytes_resumed``: the share of ``bytes_uploaded`` that an earlier run had sent. ``files_uploaded`` and
-    ``files_skipped`` count data files, auxiliary files and sidecars (manifest,
-    participant.txt). ``in_bucket``: listed files that are not on this disk, and that the bucket was measured to hold. ``unlisted``: files that no manifest lists, uploaded all the same. ``junk``: files left on the
-    disk (``.DS_Store`` and the like). ``requests``: by billing class, to the raw and assets buckets through the
-    store (deltalake's own are not seen). ``evidence`` counts data files by how well they are proven. ``paused`` is
+    ``files_skipped`` count data files, auxiliary files and sidecars (manifest, participant.txt). ``in_bucket``: listed
+    files that are not on this disk, and that the bucket was measured to hold. ``unlisted``: files that no manifest lists,
+    uploaded all the same. ``junk``: files left on the disk (``.DS_Store`` and the like). ``requests``: by billing class,
+    to the raw and assets buckets through the store (deltalake's own are not seen). ``evidence`` counts data files by how
+    well they are proven. ``paused`` is
     False here; the rig's daemon sets it.
     """
 

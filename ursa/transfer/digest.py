@@ -130,14 +130,21 @@ def check_unchanged(file: SourceFile, stream: IO[bytes]) -> os.stat_result:
         change = f"its size went from {file.size_bytes} to {stat.st_size} bytes"
     elif stat.st_mtime_ns != file.mtime_ns:
         change = "its modification time moved"
-    elif file.sighting and (stat.st_dev, stat.st_ino) != (file.sighting.device, file.sighting.inode):
-        if DISKS.rules_at(stream.fileno(), stat.st_dev).stable_inodes:
-            change = "another file took its place"
+    elif _is_another(file, stat, stream.fileno()):
+        change = "another file took its place"
     if change:
         raise FileChangedError(
             f"{file.path} is still being written: {change} while it was read", hint=_WAIT, path=file.path
         )
     return stat
+
+
+def _is_another(file: SourceFile, stat: os.stat_result, descriptor: int) -> bool:
+    """Whether it is another file than was found there; told only where a file keeps its inode."""
+    seen = file.sighting
+    if seen is None or (stat.st_dev, stat.st_ino) == (seen.device, seen.inode):
+        return False
+    return DISKS.rules_at(descriptor, stat.st_dev).stable_inodes
 
 
 def read_exactly(file: SourceFile, stream: IO[bytes], count: int) -> bytes:
