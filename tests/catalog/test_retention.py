@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from homes import Place, add_recordings, backdate, rec_id, recording
 
+from conftest import Buckets
 from ursa.catalog import tables
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.compact import compact
@@ -189,12 +190,16 @@ def test_two_checkpoints_stay(tmp_path: Path) -> None:
     assert len(rows(table)) == 35
 
 
-def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "middle"])
+def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path, damage: str) -> None:
     table = grown(tmp_path)
     backdate(table, 91 * DAY, "_delta_log/*")
     checkpoint = Path(table.uri, "_delta_log", f"{29:020}.checkpoint.parquet")
     old = checkpoint.stat().st_mtime
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(
+        whole[:-50] if damage == "cut" else whole[:4] + bytes(len(whole) // 2) + whole[len(whole) // 2 + 4 :]
+    )
     os.utime(checkpoint, (old, old))
     before = log(table)
     table.clean_up()
@@ -280,3 +285,18 @@ def test_a_note_that_is_none(tmp_path: Path, noted: dict[str, Any]) -> None:
     cache = FilesCache.open(tmp_path)
     cache.put_note("clean-up refused", "here", noted)
     assert refused_since(cache, "here") is None
+
+
+def test_on_a_server(weed_buckets: Buckets) -> None:
+    """The Date of its listings is its clock, and its LastModified the files' age."""
+    server = weed_buckets.server
+    place = Place(None, server.endpoint_url, weed_buckets.assets, server.access_key, server.secret_key)
+    place.home().initialize()
+    catalog = place.catalog()
+    add_recordings(catalog, [recording(1)])
+    listed = catalog.recordings.listed()
+    assert abs(listed.now - datetime.now(UTC)) < timedelta(minutes=5)
+    assert sorted(listed.commits) == [0, 1] and not listed.older(listed.commits[1], timedelta(hours=1))
+    assert compact(catalog).refused == ""
+    assert "1,826 days ahead of" in compact(catalog, clock=lambda: datetime.now(UTC) + 1826 * DAY).refused
+    assert rows(catalog.recordings) == [rec_id(1)]
