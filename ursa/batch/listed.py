@@ -84,7 +84,7 @@ class Listed:
         end = f"{self._prefix}{last}/"
         while True:
             self._stopped()
-            start = "" if token else f"{self._prefix}{first}"
+            start = "" if token else f"{self._prefix}{first}/"
             page = self._store.list_page(self._prefix, start_after=start, token=token)
             yield page.objects
             for info in page.objects:
