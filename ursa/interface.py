@@ -411,8 +411,7 @@ class DataInterface(Access):
             self.stop,
             lambda: self._catalog.maintain(),
         )
-        run = BatchRun(found, verbs_of_it, options)
-        return run
+        return BatchRun(found, verbs_of_it, options)
 
     def _listed(self, stopped: Callable[[], object]) -> Listed:
         raw = RetryingStore(self._raw, RetryPolicy())

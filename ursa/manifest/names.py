@@ -144,7 +144,8 @@ def is_unfinished_itself(path: str, beside: Beside, spared: Collection[str] = ()
     """As ``is_unfinished``, of the last name alone; the path of a directory ends in a slash."""
     is_dir = path.endswith("/")
     above, _, name = path.removesuffix("/").rpartition("/")
-    if name.lower().endswith(UNFINISHED_SUFFIXES) or name.startswith(UNFINISHED_PREFIXES) or any(mark in name for mark in UNFINISHED_MARKS):
+    marked = any(mark in name for mark in UNFINISHED_MARKS)
+    if marked or name.lower().endswith(UNFINISHED_SUFFIXES) or name.startswith(UNFINISHED_PREFIXES):
         return not matches(path, spared)
     if is_dir and name in UNFINISHED_DIRS:
         return not matches(path, spared)
