@@ -157,6 +157,7 @@ class Access:
             assets_prefix=self.profile.assets.prefix,
             base_uri=f"{disk_name(str(self._root / bucket))}/" if local else f"s3://{bucket}/",
             options=(dict) if local else (lambda: self._delta_options(role)),
+            admit=lambda: self._admit_catalog(role),
             profile=self.profile.name,
             author=_author(),
             create=local,
@@ -196,11 +197,12 @@ class Access:
             conduct,
         )
 
+    def _admit_catalog(self, role: Role) -> None:
+        """deltalake writes past our stores: a server that ignores conditions must be refused before it does."""
+        if self.profile.kind == "s3" and role in _WRITING:
+            RetryPolicy().call(self._s3_store(self.profile.assets.bucket, role).admit)
+
     def _delta_options(self, role: Role) -> dict[str, str]:
-        if role in _WRITING:
-            # deltalake writes past our stores: a server that ignores conditions must be refused before it does.
-            store = self._s3_store(self.profile.assets.bucket, role)
-            RetryPolicy().call(store.admit)
         secret = self._credentials.get(role)
         endpoint = self.profile.endpoint_url or ""
         # Absent, it would be taken from the environment; empty, it is sent, and R2 refuses an empty one.

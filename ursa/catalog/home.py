@@ -24,7 +24,7 @@ class CatalogHome:
 
     ``base_uri``: what deltalake puts before a key, ``s3://bucket/`` or a directory. ``options``: deltalake's storage
     options, secrets included, made when needed and held in memory only. ``create``: make a catalog on first use.
-    ``clean_up``: as of ``TableFiles``.
+    ``clean_up`` and ``admit``: as of ``TableFiles``.
     """
 
     store: Store
@@ -35,6 +35,7 @@ class CatalogHome:
     author: Author
     create: bool
     clean_up: Callable[[CleanUpRefusedError | None], object] = str
+    admit: Callable[[], object] = str
 
     def table_uri(self, prefix: str, name: str) -> str:
         """The URI of a table of the catalog under ``prefix``."""
@@ -42,7 +43,7 @@ class CatalogHome:
 
     def table_files(self, prefix: str, name: str) -> TableFiles:
         """The files of a table of the catalog under ``prefix``."""
-        return TableFiles(self.store, f"{self.assets_prefix}{prefix}/{name}/", self.clean_up)
+        return TableFiles(self.store, f"{self.assets_prefix}{prefix}/{name}/", self.clean_up, self.admit)
 
     def pointer(self) -> Pointer:
         """The live catalog. Raises ``ConfigError`` where there is none and none may be made."""
@@ -59,6 +60,7 @@ class CatalogHome:
         made = pointer is None
         if pointer is None:
             operation_id = uuid.uuid4().hex
+            self.admit()
             for kind in KINDS:
                 uri = self.table_uri(FIRST_PREFIX, kind.name)
                 CatalogTable.create(kind, uri, self.options(), self.author, operation_id)

@@ -32,12 +32,13 @@ _SIDE_BY_SIDE = 8
 @dataclass(frozen=True, slots=True)
 class TableFiles:
     """A table's files as objects: ``prefix`` is the table's, and ends in a slash. ``clean_up``: told of each deletion by
-    age, None or why it was refused.
+    age, None or why it was refused. ``admit``: called before each write, raises where the server may not be written to.
     """
 
     store: Store
     prefix: str
     clean_up: Callable[[CleanUpRefusedError | None], object] = str
+    admit: Callable[[], object] = str
 
     def has_version(self, version: int) -> bool:
         """Whether the log has this commit. Raises ``StorageError``."""

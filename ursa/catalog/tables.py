@@ -132,9 +132,15 @@ class CatalogTable(OpenTable[Row]):
                 # Two first runs at once: what counts is that the table opens.
                 DeltaTable(uri, storage_options=dict(options))
 
+    def admit(self) -> None:
+        """Before a write: whether the server may be written to. Raises ``StorageError``."""
+        if self._objects is not None:
+            self._objects.admit()
+
     def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
         operation = operation or ("freeze" if prefix else "thaw")
+        self.admit()
         with words(self.uri, operation):
             self._table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
@@ -266,6 +272,7 @@ class CatalogTable(OpenTable[Row]):
             UnknownOutcomeError: it failed, and the server does not tell whether it is there.
             StorageError: it failed for another reason, and is not there.
         """
+        self.admit()
         before = self.version
         try:
             yield
