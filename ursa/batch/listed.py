@@ -15,7 +15,8 @@ from ursa.store import ObjectInfo, Store
 DIGEST_BYTES = 16
 _AT_ONCE = 8
 _PAGE_OBJECTS = 1_000
-# Fewer pages than this are as fast one after the other, and their last ones are not full.
+# The last page of a range is not full as a rule: a request more for each.
+_MOST_RANGES = 4
 _FEWEST_PAGES = 3
 
 
@@ -44,7 +45,7 @@ class Listed:
         if not self._ranges or not wanted:
             return
         pages = -(-objects * len(wanted) // len(rec_ids) // _PAGE_OBJECTS)
-        parts = max(1, min(_AT_ONCE, pages // _FEWEST_PAGES, len(wanted)))
+        parts = max(1, min(_MOST_RANGES, pages // _FEWEST_PAGES, len(wanted)))
         size = -(-len(wanted) // parts)
         for start in range(0, len(wanted), size):
             names = wanted[start : start + size]
