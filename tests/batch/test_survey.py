@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_tools import WRITES, Lab, age, make_lab, on_disks, rec, without_a_look
@@ -328,6 +329,23 @@ def test_whoever_waits_for_a_walk_that_is_stopped_knows_nothing(cache: FilesCach
     walk = Survey([tmp_path], cache, reread_bytes=0, reread_after_s=0.0)
     walk.stop()
     assert walk.of(tmp_path) == Surveyed() and not walk.has_turn(tmp_path)
+
+
+def test_a_walk_that_fails_as_nobody_foresaw_leaves_the_recording_to_the_ingest(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    registered(lab, 1, 2, 3)
+    judged = survey._judged
+
+    def broken(rec_dir: Path, *words: Any) -> Surveyed:
+        if rec_dir.name == rec(2):
+            raise KeyError("x")
+        return judged(rec_dir, *words)
+
+    monkeypatch.setattr(survey, "_judged", broken)
+    first, second, third = lab.run()
+    assert without_a_look(first) and was_read(second) and without_a_look(third)
+    assert rec(2) in caplog.text and "KeyError" in caplog.text
 
 
 # Whether what is read is remembered.

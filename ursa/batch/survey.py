@@ -19,8 +19,8 @@ from ursa.batch.listed import DIGEST_BYTES
 from ursa.disk.cache import Entry, FilesCache
 from ursa.disk.fingerprint import Fingerprint
 from ursa.disk.sighting import Sighting
-from ursa.errors import UrsaError
-from ursa.manifest import MAX_MANIFEST_BYTES, is_junk, is_worker_dir
+from ursa.errors import UrsaError, unexpected
+from ursa.manifest import MAX_MANIFEST_BYTES, is_junk, is_worker_dir, shown
 from ursa.names import disk_name, nfc
 from ursa.recording import LocalFile, is_sidecar
 from ursa.register.memory import Memory, matching, source_of
@@ -151,6 +151,9 @@ def _look(rec_dir: Path, cache: FilesCache, reread_after_s: float) -> Surveyed:
             raise _DoubtError
         return _judged(rec_dir, files, cache, reread_after_s)
     except (OSError, RecursionError, _DoubtError):
+        return Surveyed()
+    except Exception as error:  # noqa: BLE001  (whoever waits for this walk would wait for good)
+        unexpected(error, f"looking at {shown(str(rec_dir))}")
         return Surveyed()
 
 
