@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -329,6 +330,25 @@ def test_whoever_waits_for_a_walk_that_is_stopped_knows_nothing(cache: FilesCach
     walk = Survey([tmp_path], cache, reread_bytes=0, reread_after_s=0.0)
     walk.stop()
     assert walk.of(tmp_path) == Surveyed() and not walk.has_turn(tmp_path)
+
+
+def test_a_directory_that_takes_long_holds_up_no_other(
+    cache: FilesCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rec_dirs = [make_recording(tmp_path, rec(number), FILES) for number in (1, 2)]
+    looked, other = survey._look, threading.Event()
+
+    def slow(rec_dir: Path, *words: Any) -> Surveyed:
+        if rec_dir == rec_dirs[0]:
+            assert other.wait(30)
+        found = looked(rec_dir, *words)
+        other.set()
+        return found
+
+    monkeypatch.setattr(survey, "_look", slow)
+    walk = Survey(rec_dirs, cache, reread_bytes=0, reread_after_s=0.0)
+    walk.start()
+    assert [walk.of(rec_dir).unknown for rec_dir in rec_dirs] == [3, 3]
 
 
 def test_a_walk_that_fails_as_nobody_foresaw_leaves_the_recording_to_the_ingest(

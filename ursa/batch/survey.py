@@ -10,7 +10,7 @@ import stat as modes
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from ursa.transfer.digest import DISKS, read_file
 _WALKERS = 8
 # A walk that takes so long waits for its disk; where none does, threads only get into each other's way.
 _SLOW_S = 0.005
+_PATIENCE_S = 0.1  # so long do others wait for one that turns out to be slow
 
 
 def file_digest(path: str, size_bytes: int, sha256: str) -> bytes:
@@ -130,7 +131,7 @@ class Survey:
                 number = next(self._next, None)
             if number is None:
                 return
-            with self._one if self._took_s < _SLOW_S else nullcontext():
+            with self._alone():
                 started = time.monotonic()
                 look = _look(self._dirs[number], self._cache, self._reread_after_s)
                 self._took_s = time.monotonic() - started
@@ -138,6 +139,15 @@ class Survey:
                 self._looks[number] = look
                 self._left -= 1
                 self._changed.notify_all()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        held = self._took_s < _SLOW_S and self._one.acquire(timeout=_PATIENCE_S)
+        try:
+            yield
+        finally:
+            if held:
+                self._one.release()
 
 
 class _DoubtError(Exception):
