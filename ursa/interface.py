@@ -499,8 +499,7 @@ class DataInterface(Access):
             duration_s: seconds.
             participant_ids: ids as ``participant_id`` derives them; they may have no row yet.
             metadata: text to text; ``manifest_recording_id`` is the rec_id. Without it the recording goes by its hash.
-                What ursa itself keeps there (``workers``, ``nodes``, ``auxiliary_files``, ``sidecars``) may be
-                passed on as it is.
+                What ursa itself keeps there (``workers``, ``nodes``, ``sidecars``) may be passed on as it is.
             on_conflict: what to do where there is a row. ``error``: refuse. ``extend``: duration_s becomes the longer
                 one; what else is given is left aside. ``merge_participants``: the union of participant_ids; every other
                 field that is given must match (status counts as given unless it is ``"raw"``). ``overwrite``: duration_s
