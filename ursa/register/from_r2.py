@@ -110,7 +110,7 @@ def _upgrade(
     there = {file.path: file for file in files_of(existing, registered)}
     proven = {path: row for path, row in rows.items() if row.proven and path in there and better(there[path], row)}
     if existing is not None and proven:
-        services.upgrade(Upgrade(existing.rec_id, existing.recording_hash, proven))
+        services.upgrade(Upgrade(existing.rec_id, existing.recording_hash, proven, there))
 
 
 def _measured(services: Services, recording: BucketRecording) -> Proofs:
