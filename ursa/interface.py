@@ -1082,8 +1082,8 @@ class DataInterface(Access):
         return Committer(self._catalog)
 
     def _upgrade(self, *wanted: Upgrade) -> None:
-        """Where the catalog may not be written, the files cache has what was measured."""
-        if "assets_rw" in self._enabled:
+        """Where the catalog may not or can't be written, the files cache has what was measured."""
+        if "assets_rw" in self._enabled and not self._catalog.dated:
             self._committer.upgrade(*wanted)
 
     def _hashes(self, rec_id: str) -> dict[str, Entry]:

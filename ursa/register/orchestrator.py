@@ -241,6 +241,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress = Progress(local.rec_id, callback)
     before = services.counter.snapshot()
     plan = make_plan(services, request, progress)
+    services.catalog.refuse_dated()
     progress.planned(plan)
     warnings = list(plan.warnings)
     memory = _context(services, request, progress).memory
