@@ -411,8 +411,7 @@ class DataInterface(Access):
             self.stop,
             lambda: self._catalog.maintain(),
         )
-        run = BatchRun(found, verbs_of_it, options)
-        return run
+        return BatchRun(found, verbs_of_it, options)
 
     def _listed(self, stopped: Callable[[], object]) -> Listed:
         raw = RetryingStore(self._raw, RetryPolicy())
@@ -976,9 +975,10 @@ class DataInterface(Access):
         return lambda claims: [path for paths in unordered(stop, one, claims) for path in paths]
 
     def compact_catalog(self, dry_run: bool = False) -> CompactResult:
-        """Merge and sort the tables' files, remove what dead runs left, vacuum what is past 90 days.
+        """Merge and sort the tables' files, remove what dead runs left, delete what is past 90 days by the server's clock.
 
-        Needs ``assets_rw`` unless it is a ``dry_run``. Others may read and write meanwhile. Raises ``StorageError``.
+        Needs ``assets_rw`` unless it is a ``dry_run``. Others may read and write meanwhile. Where this machine's clock is over
+        15 minutes off, nothing is deleted, and ``refused`` says so. Raises ``StorageError``.
         """
         from ursa.catalog.compact import compact
 
