@@ -18,6 +18,7 @@ from ursa import ModalityRow, RecordingRow
 from ursa.catalog.metadata import SIDECARS_KEY
 from ursa.catalog.rows import FileRow
 from ursa.policies import Evidence
+from ursa.register.proving import stated_of
 
 EDITED_TOLD = (
     "duration_s 12.5 is taken over, the manifest says 60.0",
@@ -249,3 +250,22 @@ def test_two_thousand(here: Lab) -> None:
     assert result.told.keys() == edits
     assert all("is taken over, the manifest says" in told for words in result.told.values() for told in words)
     assert len(result.carried) == 10
+
+
+def test_what_was_measured_and_what_was_stated_stay(here: Lab) -> None:
+    """A manifest states a wrong sha256, a download has measured another: both are kept, and told each time."""
+    rec_dir = make_recording(here.bucket, name(0), content(0), manifest=False)
+    manifest = manifest_of(name(0), content(0))
+    manifest["files"][1]["sha256"] = "0" * 64
+    write_json(rec_dir / "manifest.json", manifest)
+    with here.open() as data:
+        data.ingest_from_r2(name(0))
+        data.download(data.query(), here.root / "dest")
+    before = tables(here.open())
+    assert set(evidence(before, name(0)).values()) == {"sha256"}
+    (eeg,) = [row for row in before["modalities"] if row.modality == "eeg"]
+    assert stated_of(eeg.metadata) == {"eeg_a/seg_000.edf": "0" * 64}
+    for _ in range(2):
+        told = f"eeg_a/seg_000.edf: sha256 {eeg.files[0].sha256} is taken over, the manifest states {'0' * 64}"
+        assert here.rebuild().told == {name(0): (told,)}
+        assert tables(here.open()) == before

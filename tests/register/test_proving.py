@@ -121,7 +121,7 @@ def test_what_was_stated_is_kept(data: DataInterface) -> None:
     assert worker.files[0].etag == "again" and stated_of(worker.metadata) == {RAW: STATED}
 
 
-@pytest.mark.parametrize("text", ["", "3", "[]", "{", "null"])
+@pytest.mark.parametrize("text", ["", "3", "[]", "{", "null", "[" * 100_000])
 def test_metadata_that_states_nothing(text: str) -> None:
     assert stated_of({STATED_KEY: text}) == {} == stated_of({})
 

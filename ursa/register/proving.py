@@ -117,6 +117,6 @@ def stated_of(metadata: Mapping[str, str]) -> dict[str, str]:
     """Path → the sha256 that had been stated; what is no such text is left out."""
     try:
         found = json.loads(metadata.get(STATED_KEY, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(path): str(value) for path, value in found.items()} if isinstance(found, dict) else {}
