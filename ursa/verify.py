@@ -317,7 +317,7 @@ def _unread(means: Means, row: FileRow, info: ObjectInfo, level: Level) -> FileC
     if not again:
         return FileCheck(row.path, Mark.SAME, row.size_bytes, row.evidence if not row.proven else Evidence.CLAIMED)
     if not means.reads.take(info.size_bytes):
-        return _differs(row, "uploaded again since it was registered: not read; `--level full` reads it")
+        return _differs(row, "uploaded again since: not read; `--level full` reads it")
     return _judged(row, None, measure_now(means.store, info, means.proofs))
 
 

@@ -209,7 +209,7 @@ class BatchRun:
 
     def _attempt(self, task: _Task, slot: Slot) -> Outcome:
         rec_dir, began = task.rec_dir, time.monotonic()
-        rec_id = rec_dir.absolute().name
+        rec_id = rec_dir.name or rec_dir.absolute().name
         again = task.twin is not None and task.twin.result().status != "have"
         if self._why_stopped is not None:
             return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped, reached=False)
