@@ -154,7 +154,8 @@ class DataInterface(Access):
         options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
         request = self._request(manifest_path, source_dir, participant, options)
         with self._running() as stop:
-            plan = orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
+            services = replace(self._services(stop), upgrade=_not_now)
+            plan = orchestrator.make_plan(services, request, Progress(request.local.rec_id, progress))
             return with_parts(self._raw_for(stop), self.profile.raw.prefix, plan)
 
     def reconstruct(
@@ -390,6 +391,7 @@ class DataInterface(Access):
                     known = replace(known, seen_at=look.seen_at)
                 services = replace(self._services(stop), register=register)
                 if dry_run:
+                    services = replace(services, upgrade=_not_now)
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
                 return orchestrator.ingest(services, known, progress)
@@ -453,7 +455,11 @@ class DataInterface(Access):
         """What ``ingest_from_r2`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
         with self._running() as stop:
             return from_r2.make_plan(
-                self._services(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, None)
+                replace(self._services(stop), upgrade=_not_now),
+                rec_id,
+                participant,
+                overwrite=overwrite,
+                progress=Progress(rec_id, None),
             )
 
     def ingest_from_r2_several(
@@ -1111,6 +1117,10 @@ class DataInterface(Access):
                 self._counter,
                 stop,
             )
+
+
+def _not_now(_wanted: Upgrade) -> None:
+    """A plan writes nothing."""
 
 
 __all__ = ["DataInterface"]

@@ -485,7 +485,9 @@ def classify(path: str, listed: Mapping[str, FileEntry]) -> tuple[FileKind, str]
 
 def is_sidecar(path: str) -> bool:
     """Whether a path below a recording is a manifest or participant.txt, which no modality's row lists."""
-    return classify(path, {})[0] in ("manifest", "participant")
+    return path in (MANIFEST_NAME, PARTICIPANT_NAME) or (
+        path.startswith(f"{NODE_MANIFESTS_DIR}/") and classify(path, {})[0] == "manifest"
+    )
 
 
 def _check_root(root: Path) -> str:

@@ -15,6 +15,16 @@ from ursa_cli.session import Session
 
 PANEL = "Common options"
 
+TrustMtime = Annotated[
+    bool, typer.Option("--trust-mtime", help="Don't read registered files whose size and mtime are as registered.")
+]
+NotUnfinished = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--not-unfinished", metavar="GLOB", help="Files that are whole, though called like unfinished copies."
+    ),
+]
+
 _SHARED: dict[str, tuple[Any, Any]] = {
     "profile": (
         Annotated[

@@ -18,6 +18,7 @@ from pathlib import Path
 from ursa.batch.listed import DIGEST_BYTES
 from ursa.disk.cache import Entry, FilesCache
 from ursa.disk.fingerprint import Fingerprint
+from ursa.disk.rows import FileRow, fingerprint_text
 from ursa.disk.sighting import Sighting
 from ursa.errors import UrsaError
 from ursa.manifest import MAX_MANIFEST_BYTES, is_junk, is_worker_dir
@@ -52,7 +53,8 @@ class Surveyed:
     ``known``: digests of the files that were read before; None where something else has to be looked into by an ingest (a
     symlink, a directory that can't be read). ``unknown_bytes``: of files that were never read as they are. ``sidecars``:
     path and sha256. ``read_at``: the oldest reading that alone vouches for a file, of a disk that keeps no change times.
-    ``state``: changes with any file's size, times or inode; ``seen_at``: when that was seen, on the monotonic clock.
+    ``state``: changes with any file's size, times or inode, b"" where all of them are known; ``seen_at``: when that was
+    seen, on the monotonic clock.
     """
 
     known: frozenset[bytes] | None = None
@@ -165,8 +167,7 @@ _Found = tuple[str, str, os.stat_result]
 def _judged(
     rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_after_s: float, seen_at: float
 ) -> Surveyed:
-    rec_id = rec_dir.name or rec_dir.absolute().name
-    entries, now = cache.entries(rec_id), datetime.now(UTC)
+    readings, now = cache.readings(rec_dir.name or rec_dir.absolute().name), datetime.now(UTC)
     known: set[bytes] = set()
     raw, unknown, unknown_bytes = False, 0, 0
     moved: list[tuple[int, datetime | None]] = []
@@ -174,19 +175,24 @@ def _judged(
     beside: list[tuple[str, str]] = []
     for path, name, stat in files:
         fingerprint = DISKS.of_path(f"{rec_dir}/{name}", stat)
-        there = entries.get(path, ())
-        entry = matching(there, fingerprint, now, reread_after_s) if fingerprint else None
+        there = readings.get(path, ())
+        sha256, vouched = _known(there, fingerprint, now, reread_after_s)
         if is_sidecar(path):
-            beside.append((path, entry.sha256 if entry and entry.sha256 else _read(rec_dir, path, name, stat, cache)))
+            beside.append((path, sha256 or _read(rec_dir, path, name, stat, cache)))
             continue
         raw = raw or is_worker_dir(path.partition("/")[0])
-        if entry is not None and entry.sha256 is not None:
-            known.add(file_digest(path, stat.st_size, entry.sha256))
-            read_at += [entry.read_at] if entry.fingerprint.ctime_ns is None and entry.read_at else []
+        if sha256 is not None and fingerprint is not None:
+            known.add(file_digest(path, fingerprint.size_bytes, sha256))
+            read_at += [vouched] if vouched else []
         elif (last := _moved(there, fingerprint)) is not None:
             moved.append((stat.st_size, last.read_at))
         else:
             unknown, unknown_bytes = unknown + 1, unknown_bytes + stat.st_size
+    state = b""
+    if unknown or moved:
+        state = state_of(
+            (path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for path, _, stat in files
+        )
     return Surveyed(
         frozenset(known),
         raw,
@@ -195,9 +201,26 @@ def _judged(
         Moved(len(moved), sum(size for size, _ in moved), min((at for _, at in moved if at), default=None)),
         tuple(beside),
         min(read_at, default=None),
-        state_of((path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for path, _, stat in files),
+        state,
         seen_at,
     )
+
+
+def _known(
+    readings: Sequence[FileRow], fingerprint: Fingerprint | None, now: datetime, reread_after_s: float
+) -> tuple[str | None, datetime | None]:
+    """The sha256 of a file that was read as it is, and when, where only that vouches for it (no change times)."""
+    if fingerprint is None or not readings:
+        return None, None
+    text = fingerprint_text(fingerprint)
+    row = next((row for row in readings if row.fingerprint == text), None)
+    if row is None:
+        return None, None
+    if fingerprint.ctime_ns is not None:
+        return row.sha256, None
+    entry = row.entry()
+    counts = entry is not None and matching([entry], fingerprint, now, reread_after_s) is not None
+    return (row.sha256, entry.read_at) if entry is not None and counts else (None, None)
 
 
 def state_of(files: Iterator[tuple[str, int, int, int, int]]) -> bytes:
@@ -215,11 +238,10 @@ def state_of_scan(files: Sequence[LocalFile]) -> bytes:
     )
 
 
-def _moved(entries: Sequence[Entry], fingerprint: Fingerprint | None) -> Entry | None:
+def _moved(readings: Sequence[FileRow], fingerprint: Fingerprint | None) -> Entry | None:
     """The reading of this file before its change time moved, and nothing else."""
-    if fingerprint is None:
-        return None
-    return next((entry for entry in entries if entry.sha256 and entry.fingerprint.but_for_ctime(fingerprint)), None)
+    entries = [entry for row in readings if fingerprint and (entry := row.entry()) is not None]
+    return next((entry for entry in entries if fingerprint and entry.fingerprint.but_for_ctime(fingerprint)), None)
 
 
 def _read(rec_dir: Path, path: str, name: str, stat: os.stat_result, cache: FilesCache) -> str:

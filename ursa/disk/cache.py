@@ -9,8 +9,6 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -28,12 +26,11 @@ from ursa.disk.rows import (
     etags_text,
     fingerprint_text,
     parse_etags,
-    parse_fingerprint,
     parse_sha256_or_none,
-    parse_time,
     seal,
     time_text,
 )
+from ursa.disk.rows import Entry as Entry  # where others import it from
 from ursa.names import is_sha256
 
 KEPT = 8
@@ -48,18 +45,6 @@ _INSERT = f"INSERT OR REPLACE INTO files ({COLUMNS}, seal) VALUES (?, ?, ?, ?, ?
 _DELETE = "DELETE FROM files WHERE rec_id = ? AND path = ? AND fingerprint = ?"
 _USED = "INSERT OR REPLACE INTO recordings (rec_id, used_on) VALUES (?, ?)"
 _PROOF_USED = "UPDATE proofs SET used_on = ? WHERE store = ? AND key = ? AND size_bytes = ? AND etag = ?"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file that was read whole. ``sha256``: hex; None where it was only seen, too shortly before it was read.
-    ``etags``: those that its bytes have or were computed to have. ``read_at``: UTC.
-    """
-
-    fingerprint: Fingerprint
-    sha256: str | None
-    etags: tuple[str, ...] = ()
-    read_at: datetime | None = None
 
 
 class FilesCache:
@@ -112,8 +97,19 @@ class FilesCache:
         rows = self._database.run(partial(self._rows_used, rec_id), nothing)
         found: dict[str, list[Entry]] = {}
         for row in sorted(rows, key=lambda row: row.rank, reverse=True):
-            if (entry := _entry(row)) is not None:
+            if (entry := row.entry()) is not None:
                 found.setdefault(row.path, []).append(entry)
+        return found
+
+    def readings(self, rec_id: str) -> Mapping[str, Sequence[FileRow]]:
+        """As ``entries``, of files that were read whole, as rows: a fingerprint is compared as text (``fingerprint_text``).
+        Of the many files of a nightly batch nothing else is asked.
+        """
+        nothing: list[FileRow] = []
+        found: dict[str, list[FileRow]] = {}
+        for row in self._database.run(partial(self._rows_used, rec_id), nothing):
+            if row.sha256 is not None:
+                found.setdefault(row.path, []).append(row)
         return found
 
     def remember(
@@ -284,16 +280,6 @@ def _drop_oldest(connection: sqlite3.Connection, others: Sequence[FileRow]) -> N
     if len(others) >= KEPT:
         for row in sorted(others, key=lambda row: row.rank)[: len(others) - KEPT + 1]:
             connection.execute(_DELETE, (row.rec_id, row.path, row.fingerprint))
-
-
-def _entry(row: FileRow) -> Entry | None:
-    fingerprint = parse_fingerprint(row.fingerprint)
-    if fingerprint is None:
-        return None
-    if row.sha256 is None:
-        return Entry(fingerprint, None)
-    sha256, read_at = parse_sha256_or_none(row.sha256), parse_time(row.read_at)
-    return Entry(fingerprint, sha256, parse_etags(row.etags), read_at) if sha256 and read_at else None
 
 
 def _json_object(text: object) -> Mapping[str, Any] | None:

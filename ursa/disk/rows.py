@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -17,6 +18,18 @@ MOST_ETAGS = 64
 _ETAG_CHARACTERS = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file that was read whole. ``sha256``: hex; None where it was only seen, too shortly before it was read.
+    ``etags``: those that its bytes have or were computed to have. ``read_at``: UTC.
+    """
+
+    fingerprint: Fingerprint
+    sha256: str | None
+    etags: tuple[str, ...] = ()
+    read_at: datetime | None = None
+
+
 class FileRow(NamedTuple):
     """A fingerprint of a file. ``sha256`` is None, and ``read_at`` when it was seen, where it was not read."""
 
@@ -28,6 +41,16 @@ class FileRow(NamedTuple):
     sha256: str | None
     etags: str
     read_at: str
+
+    def entry(self) -> Entry | None:
+        """What it says; None where it is no such thing."""
+        fingerprint = parse_fingerprint(self.fingerprint)
+        if fingerprint is None:
+            return None
+        if self.sha256 is None:
+            return Entry(fingerprint, None)
+        sha256, read_at = parse_sha256_or_none(self.sha256), parse_time(self.read_at)
+        return Entry(fingerprint, sha256, parse_etags(self.etags), read_at) if sha256 and read_at else None
 
     @property
     def rank(self) -> tuple[bool, str]:

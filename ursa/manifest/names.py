@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from ursa.errors import InvalidRecordingError
 from ursa.names import nfc
@@ -92,6 +93,7 @@ def is_junk(relpath: str) -> bool:
     return name in JUNK_DIRS or _is_junk_file(name) or not JUNK_DIRS.isdisjoint(parents)
 
 
+@lru_cache(maxsize=8192)  # the files of ten thousand recordings have a few hundred names
 def _is_junk_file(name: str) -> bool:
     return (
         name in JUNK_FILES

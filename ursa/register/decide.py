@@ -102,24 +102,40 @@ def decide(
     new = tuple(item for item in under if (item.modality, item.worker_id) not in there)
     if not new and not _paths(row.auxiliary_files) - _paths(existing.auxiliary_files):
         if not replaced and not unsettled(existing, row):
-            raise exists(existing, row.participant_ids)
+            raise exists(existing, row.participant_ids, _unsure(existing, row, there, ours))
         # A manifest or a name came late, no data: what somebody has written into the row since stays.
         row = _doubted_times(existing, row)
     return Decision(Action.MERGED, merged(existing, row, replaced), new)
 
 
-def exists(existing: RecordingRow, participant_ids: Iterable[str] = ()) -> RecordingExistsError:
-    """The error for a recording that is registered with the same files."""
+def exists(existing: RecordingRow, participant_ids: Iterable[str] = (), unsure: int = 0) -> RecordingExistsError:
+    """The error for a recording that is registered with the same files; ``unsure``: of how many only the size tells."""
+    same = f"{unsure} of its files by size only" if unsure else "with the same files"
     if set(participant_ids) - set(existing.participant_ids):
         hint = "Its participants differ: --overwrite writes this run's."
+    elif unsure:
+        hint = f"Nothing was changed; `ursa verify {existing.rec_id} --level full` reads and proves them."
     else:
         hint = f"Nothing to do; `ursa verify {existing.rec_id}` proves that its bytes are still there."
     return RecordingExistsError(
-        f"{existing.rec_id} is already registered, with the same files, as {existing.recording_hash}",
+        f"{existing.rec_id} is already registered, {same}, as {existing.recording_hash}",
         hint=f"{hint} See `ursa show {existing.rec_id}`.",
         rec_id=existing.rec_id,
         recording_hash=existing.recording_hash,
     )
+
+
+def _unsure(
+    existing: RecordingRow,
+    row: RecordingRow,
+    there: Mapping[tuple[str, str], ModalityRow],
+    ours: Mapping[tuple[str, str], ModalityRow],
+) -> int:
+    """How many of our files are registered as claims, or as another object than the one that is there now."""
+    files = {file.path: file for item in there.values() for file in item.files}
+    files |= {file.path: file for file in existing.auxiliary_files}
+    wanted = [file for item in ours.values() for file in item.files] + list(row.auxiliary_files)
+    return sum(not files[file.path].proven or file.etag not in (None, files[file.path].etag) for file in wanted)
 
 
 def merged(existing: RecordingRow, row: RecordingRow, replaced: Collection[str] = ()) -> RecordingRow:

@@ -10,7 +10,7 @@ import typer
 from ursa.policies import Existing, OnFailure
 from ursa_cli import batch_view
 from ursa_cli.notify import Notifier
-from ursa_cli.options import command_app, shared
+from ursa_cli.options import NotUnfinished, TrustMtime, command_app, shared
 from ursa_cli.session import Session
 
 app = command_app()
@@ -41,16 +41,8 @@ def batch(
     reconstruct_missing: Annotated[
         bool, typer.Option("--reconstruct-missing", help="Write a manifest into directories that have none.")
     ] = False,
-    trust_mtime: Annotated[
-        bool,
-        typer.Option("--trust-mtime", help="Don't read registered files whose size and mtime are as registered."),
-    ] = False,
-    not_unfinished: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--not-unfinished", metavar="GLOB", help="Files that are whole, though called like unfinished copies."
-        ),
-    ] = None,
+    trust_mtime: TrustMtime = False,
+    not_unfinished: NotUnfinished = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, time and cost, and stop.")] = False,
     wait: Annotated[
         str | None, typer.Option(metavar="TIME", help="Wait so long for another run of these roots: 30m.")

@@ -9,7 +9,7 @@ import typer
 
 from ursa.policies import Existing
 from ursa_cli import ingest_view
-from ursa_cli.options import command_app, shared
+from ursa_cli.options import NotUnfinished, TrustMtime, command_app, shared
 from ursa_cli.session import Session
 
 app = command_app()
@@ -30,16 +30,8 @@ def ingest(
     trust_size: Annotated[
         bool, typer.Option("--trust-size", help="Take an object of the same size for the same, without proof.")
     ] = False,
-    trust_mtime: Annotated[
-        bool,
-        typer.Option("--trust-mtime", help="Don't read registered files whose size and mtime are as registered."),
-    ] = False,
-    not_unfinished: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--not-unfinished", metavar="GLOB", help="Files that are whole, though called like unfinished copies."
-        ),
-    ] = None,
+    trust_mtime: TrustMtime = False,
+    not_unfinished: NotUnfinished = None,
     existing: Annotated[
         Existing, typer.Option(help="What to do with recordings that are registered with the same files.")
     ] = Existing.ERROR,
