@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from helpers import manifest_of, write_json
+from reconstructed import AUXILIARY, FILES, JUNK, OTHER, RAW, REC, Lab, by_hand, sha256
 from ursa import (
     DataInterface,
     HashProgress,
@@ -27,66 +26,6 @@ from ursa import (
 from ursa.manifest import parse_manifest
 from ursa.reconstruct import reconstruct_several
 from ursa.recording import classify
-from ursa.store.local import LocalStore
-
-REC, OTHER = "rec_20260520_195628_b1dd", "rec_20260521_101500_c2ee"
-RAW = {"camera_left/seg_000.mp4": b"left " * 20_000, "eeg_a/seg_000.edf": b"eeg" * 3_000, "mic/empty.wav": b""}
-AUXILIARY = {"events.csv": b"a,b\n", "_calibration/grid.json": b"{}", ".hidden/x": b"x"}
-JUNK = {".DS_Store": b"\0", "eeg_a/._seg_000.edf": b"\0", "@eaDir/thumb.jpg": b"\0"}
-FILES = RAW | AUXILIARY
-
-
-def sha256(data: bytes) -> str:
-    """Lowercase hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def by_hand(files: dict[str, bytes]) -> str:
-    """The recording_hash as the page that defines it says."""
-    return sha256("\n".join(sorted(sha256(data) for data in files.values())).encode())
-
-
-class Lab:
-    """A profile ``local``, and the raw bucket as the rigs fill it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root / "store"
-        self.config = root / "ursa.yaml"
-        self.config.write_text(f"profiles:\n  local: {{root: {self.root}}}\n")
-        self.recordings = self.root / "constellation-data" / "recordings"
-        self.sidecar = self.root / "constellation-assets" / "ursa" / "hashes" / f"{REC}.json"
-
-    def data(self, *roles: str) -> DataInterface:
-        """An interface that may write."""
-        data = DataInterface("local", self.config)
-        data.enable_writes(roles=roles or ("assets_rw", "raw_rw"))
-        return data
-
-    def put(self, path: str, data: bytes, rec_id: str = REC) -> Path:
-        """An object as a rig wrote it: no metadata."""
-        target = self.recordings / rec_id / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-        return target
-
-    def fill(self, files: dict[str, bytes], rec_id: str = REC) -> None:
-        """Objects."""
-        for path, data in files.items():
-            self.put(path, data, rec_id)
-
-    def manifest(self, rec_id: str = REC) -> dict[str, Any]:
-        """The manifest that is there."""
-        found: dict[str, Any] = json.loads((self.recordings / rec_id / "manifest.json").read_bytes())
-        return found
-
-    def has_manifest(self) -> bool:
-        """Whether anybody wrote one."""
-        return (self.recordings / REC / "manifest.json").exists()
-
-    def reconstruct(self, **options: Any) -> ReconstructResult:
-        """The call under test."""
-        with self.data() as data:
-            return data.reconstruct(REC, **options)
 
 
 @pytest.fixture
@@ -118,7 +57,7 @@ def test_the_manifest(lab: Lab) -> None:
     manifest = parse_manifest((lab.recordings / REC / "manifest.json").read_bytes(), source="x")
     kinds = {path: classify(path, manifest.files_by_path)[0] for path in FILES}
     assert {path for path, kind in kinds.items() if kind == "raw"} == set(RAW)
-    assert not lab.sidecar.exists()
+    assert lab.measured() == {path: sha256(data) for path, data in FILES.items()}
 
 
 @pytest.mark.parametrize(
@@ -291,20 +230,6 @@ def test_roles(lab: Lab) -> None:
     reading.close()
 
 
-def test_stored_sha256s_are_taken(lab: Lab) -> None:
-    lab.fill(FILES)
-    store = LocalStore(lab.root, "constellation-data")
-    path = "camera_left/seg_000.mp4"
-    store.put(
-        f"recordings/{REC}/{path}", FILES[path], sha256=sha256(FILES[path]), metadata={"sha256": sha256(FILES[path])}
-    )
-    store.put(f"recordings/{REC}/eeg_a/b.edf", b"b", sha256=sha256(b"b"), metadata={"sha256": "no hash at all"})
-    result = lab.reconstruct()
-    assert result.files_known == 1
-    assert result.bytes_hashed == sum(len(data) for name, data in FILES.items() if name != path) + 1
-    assert result.recording_hash == by_hand(RAW | {"eeg_a/b.edf": b"b"})
-
-
 def test_progress(lab: Lab) -> None:
     lab.fill(FILES)
     events: list[HashProgress] = []
@@ -396,52 +321,6 @@ def test_a_placeholder_that_changes_meanwhile_is_not_replaced(lab: Lab) -> None:
     with pytest.raises(StorageError, match=r"manifest.json was written or removed by somebody else"):
         lab.reconstruct(progress=at_write(lambda: lab.put("manifest.json", newer)))
     assert (lab.recordings / REC / "manifest.json").read_bytes() == newer
-
-
-def test_the_sidecar_is_believed_only_where_size_and_etag_are_the_same(lab: Lab) -> None:
-    lab.fill(RAW)
-    etags = {info.key: info.etag for info in LocalStore(lab.root, "constellation-data").list(f"recordings/{REC}/")}
-    etag = {path: etags[f"recordings/{REC}/{path}"] for path in RAW}
-    left, eeg, mic = RAW
-    entries = {
-        left: [len(RAW[left]), etag[left], sha256(RAW[left])],
-        eeg: [len(RAW[eeg]), "another etag", "0" * 64],
-        mic: [len(RAW[mic]) + 1, etag[mic], "0" * 64],
-        "eeg_a/odd": ["1", None, 7],
-    }
-    lab.sidecar.parent.mkdir(parents=True)
-    lab.sidecar.write_text(json.dumps(entries))
-    planned = lab.reconstruct(dry_run=True)
-    result = lab.reconstruct()
-    assert (planned.files_known, planned.bytes_hashed) == (1, len(RAW[eeg]))
-    assert (result.files_known, result.bytes_hashed) == (1, len(RAW[eeg]))
-    assert result.recording_hash == by_hand(RAW)
-    assert not lab.sidecar.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": 1}', b"\xff"])
-def test_a_broken_sidecar_counts_as_none(lab: Lab, content: bytes) -> None:
-    lab.fill(RAW)
-    lab.sidecar.parent.mkdir(parents=True)
-    lab.sidecar.write_bytes(content)
-    assert lab.reconstruct().recording_hash == by_hand(RAW)
-    assert not lab.sidecar.exists()
-
-
-def test_interrupted_goes_on_where_it_stopped(lab: Lab) -> None:
-    lab.fill(RAW)
-
-    def callback(event: HashProgress) -> None:
-        if event.phase == "file_done" and event.files_done == 2:
-            data.stop()
-
-    with lab.data() as data:
-        with pytest.raises(KeyboardInterrupt):
-            data.reconstruct(REC, progress=callback)
-        assert lab.sidecar.exists() and not lab.has_manifest()
-        again = data.reconstruct(REC)
-    assert again.files_known == 2 and again.recording_hash == by_hand(RAW)
-    assert not lab.sidecar.exists()
 
 
 def test_one_recordings_interrupt_is_not_anothers(lab: Lab) -> None:

@@ -500,8 +500,7 @@ class DataInterface(Access):
             duration_s: seconds.
             participant_ids: ids as ``participant_id`` derives them; they may have no row yet.
             metadata: text to text; ``manifest_recording_id`` is the rec_id. Without it the recording goes by its hash.
-                What ursa itself keeps there (``workers``, ``nodes``, ``auxiliary_files``, ``sidecars``) may be
-                passed on as it is.
+                What ursa itself keeps there (``workers``, ``nodes``, ``sidecars``) may be passed on as it is.
             on_conflict: what to do where there is a row. ``error``: refuse. ``extend``: duration_s becomes the longer
                 one; what else is given is left aside. ``merge_participants``: the union of participant_ids; every other
                 field that is given must match (status counts as given unless it is ``"raw"``). ``overwrite``: duration_s
@@ -695,15 +694,18 @@ class DataInterface(Access):
             try:
                 return fetch(self._engine, raw, results, Path(dest), stop=stop, callback=progress, on_measured=keep)
             finally:
-                self._upgrade_fetched(measured)
+                self._upgrade_fetched(results, measured)
 
-    def _upgrade_fetched(self, measured: Sequence[Measured]) -> None:
+    def _upgrade_fetched(self, results: QueryResult, measured: Sequence[Measured]) -> None:
+        wanted = {item.recording_hash for item in measured}
+        seen: dict[str, dict[str, FileRow]] = {}
+        for of in (row for rows in results.modalities.values() for row in rows if row.recording_hash in wanted):
+            seen.setdefault(of.recording_hash, {}).update({file.path: file for file in of.files})
         files: dict[tuple[str, str], dict[str, FileRow]] = {}
         for item in measured:
             row = FileRow(item.path, item.key, item.size_bytes, item.sha256, item.etag, Evidence.SHA256)
             files.setdefault((item.rec_id, item.recording_hash), {})[item.path] = row
-        for (rec_id, recording_hash), rows in files.items():
-            self._upgrade(Upgrade(rec_id, recording_hash, rows))
+        self._upgrade(*(Upgrade(*name, rows, seen.get(name[1], {})) for name, rows in files.items()))
 
     def verify(
         self,
@@ -791,7 +793,7 @@ class DataInterface(Access):
         measured = {item.path: item.measured for item in check.files if item.measured and item.path in there}
         proven = {path: row for path, row in measured.items() if row and better(there[path], row)}
         if proven and check.recording_hash:
-            self._upgrade(Upgrade(check.rec_id, check.recording_hash, proven))
+            self._upgrade(Upgrade(check.rec_id, check.recording_hash, proven, there))
 
     @cached_property
     def _allowance(self) -> Allowance:
@@ -1085,10 +1087,10 @@ class DataInterface(Access):
     def _committer(self) -> Committer:
         return Committer(self._catalog)
 
-    def _upgrade(self, wanted: Upgrade) -> None:
-        """Where the catalog may not be written, the files cache has what was measured."""
-        if "assets_rw" in self._enabled:
-            self._committer.upgrade(wanted)
+    def _upgrade(self, *wanted: Upgrade) -> None:
+        """Where the catalog may not or can't be written, the files cache has what was measured."""
+        if "assets_rw" in self._enabled and not self._catalog.dated:
+            self._committer.upgrade(*wanted)
 
     def _hashes(self, rec_id: str) -> dict[str, Entry]:
         role: Role = "assets_rw" if "assets_rw" in self._enabled else "assets_ro"

@@ -15,6 +15,7 @@ from ursa.catalog.metadata import WORKERS_KEY, workers_text
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.catalog.tables import Author, CatalogTable, Change
 from ursa.credentials import Credentials
+from ursa.policies import Evidence
 from ursa.register.commit import Registration
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
@@ -84,7 +85,7 @@ def recording(number: int = 1, **fields: object) -> RecordingRow:
 def modality(number: int = 1, name: str = "eeg", worker_id: str = "a", **fields: object) -> ModalityRow:
     """A worker's row with one file."""
     path = f"{name}_{worker_id}/x.bin" if worker_id else f"{name}/x.bin"
-    file = FileRow(path, f"recordings/{rec_id(number)}/{path}", 10, "cd" * 32, "etag", "sha256")
+    file = FileRow(path, f"recordings/{rec_id(number)}/{path}", 10, "cd" * 32, "etag", Evidence.SHA256)
     values: dict[str, object] = {"files": (file,), "bytes": 10, "node": "green-mantis", "rec_id": rec_id(number)}
     return ModalityRow(recording_hash(number), name, worker_id, **(values | fields))  # type: ignore[arg-type]
 

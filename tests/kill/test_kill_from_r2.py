@@ -25,10 +25,18 @@ class Lab:
     """A store whose bucket holds recordings, and whose catalog a run can be killed over."""
 
     def __init__(self, tmp_path: Path, name: str, recordings: Path) -> None:
-        self.config = tmp_path / f"{name}.yaml"
         self.root = tmp_path / name
-        self.config.write_text(f"profiles:\n  local: {{root: {self.root}}}\n", encoding="utf-8")
+        self.config = self._config("machine")
+        # Who looks at what a killed run left reads every object: on this machine that would be measured for the next run.
+        self.looking = self._config("looking")
         shutil.copytree(recordings, self.root / "constellation-data" / "recordings")
+
+    def _config(self, machine: str) -> Path:
+        """A config of this store for a machine that has read nothing yet."""
+        path = self.root.with_name(f"{self.root.name}-{machine}.yaml")
+        cache = self.root.with_name(f"{self.root.name}-{machine}-cache")
+        path.write_text(f"profiles:\n  local: {{root: {self.root}, cache_dir: {cache}}}\n", encoding="utf-8")
+        return path
 
     def run(self, point: int, *rec_ids: str) -> subprocess.CompletedProcess[str]:
         script = Path(__file__).with_name("killed_from_r2.py")
@@ -69,7 +77,7 @@ def rows(data: DataInterface) -> dict[str, Any]:
 
 def check_visible_is_whole(lab: Lab, workers: dict[str, set[str]]) -> None:
     """What is visible is there, byte for byte, with the workers that it must have at least."""
-    with lab.open() as data:
+    with DataInterface("local", lab.looking) as data:
         found = data.list_recordings()
         checks = data.verify([row.rec_id for row in found], level="full") if found else []
         for check in checks:

@@ -58,7 +58,7 @@ class Lab:
             return data.rebuild(**options)
 
     def age(self, seconds: float, rec_id: str = "") -> None:
-        """Everything in the bucket (or of one recording) was written that long ago; ETags change with it."""
+        """Everything in the bucket (or of one recording) was written that long ago."""
         then = time.time() - seconds
         for path in (self.bucket / rec_id).rglob("*"):
             os.utime(path, (then, then))

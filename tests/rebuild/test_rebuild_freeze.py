@@ -170,3 +170,38 @@ def test_two_at_once(here: Lab) -> None:
     assert len(results) == 3 and all(result.flipped for result in results)
     assert tables(here.open()) == before
     assert grown.pointer(here)["prefix"] in {result.prefix for result in results}
+
+
+def test_what_is_measured_meanwhile_is_in_the_new_catalog(here: Lab) -> None:
+    """An upgrade that meets the freeze waits for the flip; one before it is taken over."""
+    numbers = (0, 1)
+    for number in numbers:
+        make_recording(here.bucket, name(number), content(number))
+        with here.open() as data:
+            data.ingest_from_r2(name(number))
+
+    def measure(number: int) -> None:
+        with here.open() as data:
+            data.download(
+                data.query(recording_hash=data.find_recording(name(number)).recording_hash), here.root / "dest"
+            )
+
+    waiting = threading.Thread(target=measure, args=(1,))
+
+    def both_at_work() -> None:
+        measure(0)
+        frozen_then.start()
+
+    def when_frozen() -> None:
+        while frozen(here) == [None] * 3 and grown.pointer(here)["prefix"] == "catalog/v1":
+            time.sleep(0.01)
+        waiting.start()
+
+    frozen_then = threading.Thread(target=when_frozen)
+    assert here.rebuild(progress=at("plan", both_at_work)).flipped
+    frozen_then.join(60)
+    waiting.join(60)
+    there = tables(here.open())
+    assert grown.pointer(here)["prefix"] == "catalog/v2"
+    assert {row.rec_id for row in there["modalities"]} == {name(number) for number in numbers}
+    assert {str(file.evidence) for row in there["modalities"] for file in row.files} == {"sha256"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from grown import DAY_S, Lab, content, name, tables
 from helpers import make_recording, manifest_of, write_json, write_node_manifest
 from ursa import ModalityRow, RecordingRow
 from ursa.catalog.metadata import SIDECARS_KEY
+from ursa.catalog.rows import FileRow
+from ursa.policies import Evidence
+from ursa.register.proving import stated_of
 
 EDITED_TOLD = (
     "duration_s 12.5 is taken over, the manifest says 60.0",
@@ -53,14 +57,30 @@ def of_a_manifest(rows: dict[str, list[Any]]) -> dict[str, Any]:
         assert isinstance(row, RecordingRow)
         metadata = {key: value for key, value in row.metadata.items() if key != SIDECARS_KEY}
         plain = replace(
-            row, recording_hash="", participant_ids=(), metadata=metadata, registered_at=None, registered_by=""
+            row,
+            recording_hash="",
+            participant_ids=(),
+            metadata=metadata,
+            registered_at=None,
+            registered_by="",
+            auxiliary_files=told_by_bucket(row.auxiliary_files),
         )
         found[row.rec_id] = (plain, [])
     for item in sorted(rows["modalities"], key=lambda row: (row.modality, row.worker_id)):
         assert isinstance(item, ModalityRow)
-        files = tuple(replace(file, evidence="") for file in item.files)
+        files = told_by_bucket(item.files)
         found[item.rec_id][1].append(replace(item, recording_hash="", files=files, metadata={}))
     return found
+
+
+def told_by_bucket(files: Iterable[FileRow]) -> tuple[FileRow, ...]:
+    """Without what only the run that uploaded them knows: how they were proven, the times of the disk's files."""
+    return tuple(replace(file, evidence=Evidence.SIZE, mtime_ns=None) for file in files)
+
+
+def evidence(rows: dict[str, list[Any]], rec_id: str) -> dict[str, str]:
+    """How well each raw file of a recording is proven."""
+    return {file.path: str(file.evidence) for row in rows["modalities"] if row.rec_id == rec_id for file in row.files}
 
 
 def test_from_the_manifests_alone(here: Lab) -> None:
@@ -69,22 +89,21 @@ def test_from_the_manifests_alone(here: Lab) -> None:
     ingested = of_a_manifest(tables(here.open()))
     for unknowable in (name(3), name(7), f"{9:064x}"):
         del ingested[unknowable]
-    here.age(0)  # a second apart from the ingest: nothing of it was registered by ETag
     here.age(2 * DAY_S)
     with grown.fresh_catalog(here):
         result = here.rebuild()
-        rebuilt = of_a_manifest(tables(here.open()))
+        found = tables(here.open())
+    rebuilt = of_a_manifest(found)
     assert set(result.new) == {*ingested, name(7)}
     assert result.left.keys() == {name(3)} and "no manifest" in result.left[name(3)]
     del rebuilt[name(7)]
     for rec_id, (row, modalities) in ingested.items():
-        assert rebuilt[rec_id][0] == row
-        assert [without_etags(item) for item in rebuilt[rec_id][1]] == [without_etags(item) for item in modalities]
-
-
-def without_etags(row: ModalityRow) -> ModalityRow:
-    """A directory's ETags tell when a file was written."""
-    return replace(row, files=tuple(replace(file, etag=None) for file in row.files))
+        assert rebuilt[rec_id] == (row, modalities)
+    # Who uploaded what a manifest states is unknown now: a claim. What none states was read.
+    assert set(evidence(found, name(0)).values()) == {"claimed"}
+    listed = dict.fromkeys(content(4), "claimed")
+    assert evidence(found, name(4)) == listed | {"eeg_a/extra.edf": "sha256", "mic_room/a.wav": "sha256"}
+    assert set(evidence(found, name(6)).values()) == {"sha256"}
 
 
 def test_a_new_recording(here: Lab) -> None:
@@ -231,3 +250,22 @@ def test_two_thousand(here: Lab) -> None:
     assert result.told.keys() == edits
     assert all("is taken over, the manifest says" in told for words in result.told.values() for told in words)
     assert len(result.carried) == 10
+
+
+def test_what_was_measured_and_what_was_stated_stay(here: Lab) -> None:
+    """A manifest states a wrong sha256, a download has measured another: both are kept, and told each time."""
+    rec_dir = make_recording(here.bucket, name(0), content(0), manifest=False)
+    manifest = manifest_of(name(0), content(0))
+    manifest["files"][1]["sha256"] = "0" * 64
+    write_json(rec_dir / "manifest.json", manifest)
+    with here.open() as data:
+        data.ingest_from_r2(name(0))
+        data.download(data.query(), here.root / "dest")
+    before = tables(here.open())
+    assert set(evidence(before, name(0)).values()) == {"sha256"}
+    (eeg,) = [row for row in before["modalities"] if row.modality == "eeg"]
+    assert stated_of(eeg.metadata) == {"eeg_a/seg_000.edf": "0" * 64}
+    for _ in range(2):
+        told = f"eeg_a/seg_000.edf: sha256 {eeg.files[0].sha256} is taken over, the manifest states {'0' * 64}"
+        assert here.rebuild().told == {name(0): (told,)}
+        assert tables(here.open()) == before

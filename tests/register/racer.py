@@ -13,6 +13,7 @@ from pathlib import Path
 from ursa import DataInterface, UrsaError
 from ursa.catalog.metadata import WORKERS_KEY, workers_text
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
+from ursa.policies import Evidence
 from ursa.register.build import Registration
 from ursa.register.committer import Committer
 
@@ -54,7 +55,7 @@ def registration(
 def _modality(under: str, name: str, worker: str, size_bytes: int) -> ModalityRow:
     modality, _, worker_id = worker.partition("_")
     path = f"{worker}/seg_000.bin"
-    file = FileRow(path, f"recordings/{name}/{path}", size_bytes, "cd" * 32, "etag", "sha256")
+    file = FileRow(path, f"recordings/{name}/{path}", size_bytes, "cd" * 32, "etag", Evidence.SHA256)
     return ModalityRow(under, modality, worker_id, files=(file,), bytes=size_bytes, rec_id=name)
 
 

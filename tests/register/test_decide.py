@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from decided import EARLIER, LATER, NEW, NOON, OLD, REC_ID, A, B, Files, auxiliary, decided, names, row, worker
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ursa.catalog.metadata import AUXILIARY_KEY, REGISTERED_AT_KEY, WORKERS_KEY, auxiliary, auxiliary_text, workers_text
-from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.catalog.metadata import REGISTERED_AT_KEY, WORKERS_KEY, workers_text
+from ursa.catalog.rows import RecordingRow
 from ursa.errors import ConflictError, RecordingExistsError
 from ursa.manifest.times import FROM_REC_ID, TIME_AMBIGUOUS, TIME_ASSUMED
 from ursa.policies import Action
 from ursa.register.decide import Decision, decide, differences, exists, identify, merged
-
-OLD, NEW = "aa" * 32, "bb" * 32
-REC_ID = "rec_20260520_195628_b1dd"
-NOON = datetime(2026, 5, 20, 12, tzinfo=UTC)
-EARLIER, LATER = NOON - timedelta(minutes=5), NOON + timedelta(minutes=5)
-A, B = "a1" * 32, "b2" * 32
-
-Files = Mapping[str, tuple[int, str | None]]
-Auxiliary = dict[str, list[int | str | None]]
-
-
-def row(
-    recording_hash: str = OLD, *, aux: Auxiliary | None = None, flags: Sequence[str] = (), **fields: Any
-) -> RecordingRow:
-    """A recording's row; ``flags`` say how its times are known."""
-    metadata = {"manifest_recording_id": REC_ID} | dict.fromkeys(flags, "true")
-    if aux:
-        metadata[AUXILIARY_KEY] = auxiliary_text(aux)
-    values: dict[str, Any] = {"started_at": NOON, "metadata": metadata} | fields
-    return RecordingRow(recording_hash, REC_ID, **values)
-
-
-def worker(name: str, files: Files | None = None, recording_hash: str = OLD) -> ModalityRow:
-    """``eeg_a`` with these files (path → size and sha256), one by default."""
-    modality, _, worker_id = name.partition("_")
-    contents = {f"{name}/x.bin": (10, A)} if files is None else files
-    rows = tuple(FileRow(path, f"recordings/{path}", size, sha256) for path, (size, sha256) in contents.items())
-    return ModalityRow(recording_hash, modality, worker_id, files=rows, bytes=sum(file.size_bytes for file in rows))
-
-
-def decided(
-    registered: Sequence[ModalityRow],
-    ours: Sequence[ModalityRow],
-    *,
-    overwrite: bool = False,
-    existing: RecordingRow | None = None,
-    wanted: RecordingRow | None = None,
-) -> Decision:
-    """The decision for a recording that is registered under ``OLD`` and comes as ``NEW``."""
-    comes = wanted or row(NEW)
-    mine = [replace(item, recording_hash=comes.recording_hash) for item in ours]
-    return decide(existing or row(), registered, comes, mine, overwrite=overwrite)
-
-
-def names(decision: Decision) -> list[str]:
-    return [item.name for item in decision.modalities]
-
 
 # --- who is it
 
@@ -401,65 +355,6 @@ def test_a_merge_keeps_the_rows_own_fields() -> None:
     assert {key: result.metadata[key] for key in "abc"} == {"a": "old", "b": "old", "c": "new"}
 
 
-# --- auxiliary files
-
-
-@pytest.mark.parametrize(
-    ("there", "here"),
-    [
-        pytest.param({}, {}, id="none"),
-        pytest.param({"n.csv": [1, A]}, {}, id="only-registered"),
-        pytest.param({"n.csv": [1, A]}, {"n.csv": [1, A]}, id="equal"),
-        pytest.param({"n.csv": [1, A], "m.csv": [1, A]}, {"n.csv": [1, A]}, id="subset"),
-        pytest.param({"n.csv": [1, None]}, {"n.csv": [1, A]}, id="their-sha256-unknown"),
-        pytest.param({"n.csv": [1, A]}, {"n.csv": [1, None]}, id="our-sha256-unknown"),
-    ],
-)
-def test_no_new_auxiliary_file(there: Auxiliary, here: Auxiliary) -> None:
-    with pytest.raises(RecordingExistsError):
-        decided([worker("eeg_a")], [worker("eeg_a")], existing=row(aux=there), wanted=row(NEW, aux=here))
-
-
-@pytest.mark.parametrize("there", [{}, {"m.csv": [1, A]}])
-def test_a_new_auxiliary_file_is_merged(there: Auxiliary) -> None:
-    decision = decided(
-        [worker("eeg_a")], [worker("eeg_a")], existing=row(aux=there), wanted=row(NEW, aux={"n.csv": [2, B]})
-    )
-    assert decision.action is Action.MERGED
-    assert decision.modalities == ()
-    assert auxiliary(decision.row) == there | {"n.csv": [2, B]}
-
-
-@pytest.mark.parametrize("here", [[2, A], [1, B], [2, None]], ids=["size", "sha256", "size-sha256-unknown"])
-@pytest.mark.parametrize("new_worker", [False, True])
-def test_another_auxiliary_file(here: list[int | str | None], new_worker: bool) -> None:
-    ours = [worker("eeg_a"), *([worker("mic")] if new_worker else [])]
-    with pytest.raises(ConflictError) as caught:
-        decided([worker("eeg_a")], ours, existing=row(aux={"n.csv": [1, A]}), wanted=row(NEW, aux={"n.csv": here}))
-    assert list(caught.value.paths) == ["n.csv"]
-
-
-def test_auxiliary_files_of_two_halves() -> None:
-    decision = decided(
-        [worker("eeg_a")],
-        [worker("mic")],
-        existing=row(aux={"a.csv": [1, A], "both.csv": [3, A]}),
-        wanted=row(NEW, aux={"b.csv": [2, B], "both.csv": [3, A]}),
-    )
-    assert auxiliary(decision.row) == {"a.csv": [1, A], "b.csv": [2, B], "both.csv": [3, A]}
-
-
-def test_a_known_sha256_is_not_forgotten() -> None:
-    known: Auxiliary = {"n.csv": [1, A]}
-    unknown: Auxiliary = {"n.csv": [1, None]}
-    for there, here in ((known, unknown), (unknown, known)):
-        assert auxiliary(merged(row(aux=there), row(NEW, aux=here))) == known
-
-
-def test_auxiliary_text_is_sorted_and_readable() -> None:
-    assert auxiliary_text({"ü.csv": [2, None], "a.csv": [1, A]}) == f'{{"a.csv":[1,"{A}"],"ü.csv":[2,null]}}'
-
-
 # --- overwrite
 
 
@@ -481,10 +376,10 @@ def test_overwrite_without_a_participant_keeps_the_registered_ones() -> None:
 
 
 def test_overwrite_takes_auxiliary_files_as_they_are_here() -> None:
-    existing, wanted = row(aux={"a.csv": [1, A], "gone.csv": [1, A]}), row(NEW, aux={"a.csv": [2, B]})
+    existing, wanted = row(aux={"a.csv": (1, A), "gone.csv": (1, A)}), row(NEW, aux={"a.csv": (2, B)})
     assert auxiliary(
         decided([worker("eeg_a")], [worker("eeg_a")], overwrite=True, existing=existing, wanted=wanted).row
-    ) == {"a.csv": [2, B]}
+    ) == {"a.csv": (2, B)}
 
 
 @pytest.mark.parametrize("ours", [["eeg_a"], ["eeg_a", "mic"], ["mic"]])
@@ -505,7 +400,7 @@ def test_overwrite_keeps_what_a_peer_contributed() -> None:
         participant_ids=("p",),
         registered_at=EARLIER,
         registered_by="ada@one",
-        aux={"theirs.csv": [1, A], "both.csv": [1, A]},
+        aux={"theirs.csv": (1, A), "both.csv": (1, A)},
     )
     wanted = row(
         NEW,
@@ -513,7 +408,7 @@ def test_overwrite_keeps_what_a_peer_contributed() -> None:
         participant_ids=("q",),
         registered_at=LATER,
         registered_by="zoe@two",
-        aux={"ours.csv": [1, A], "both.csv": [2, B]},
+        aux={"ours.csv": (1, A), "both.csv": (2, B)},
     )
     result = decided(
         [worker("eeg_a"), worker("eeg_b")], [worker("eeg_a")], overwrite=True, existing=existing, wanted=wanted
@@ -521,7 +416,7 @@ def test_overwrite_keeps_what_a_peer_contributed() -> None:
     assert (result.recording_hash, result.started_at, result.ended_at) == (OLD, EARLIER, LATER)
     assert (result.duration_s, result.participant_ids) == (90.0, ("p", "q"))
     assert (result.registered_at, result.registered_by) == (LATER, "zoe@two")
-    assert auxiliary(result) == {"theirs.csv": [1, A], "both.csv": [2, B], "ours.csv": [1, A]}
+    assert auxiliary(result) == {"theirs.csv": (1, A), "both.csv": (2, B), "ours.csv": (1, A)}
 
 
 def test_overwrite_with_more_workers_than_registered_has_no_peer() -> None:

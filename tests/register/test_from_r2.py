@@ -177,10 +177,13 @@ def test_unlisted_objects_are_measured_and_registered(local: Local, data: DataIn
     raw = {path: body for path, body in more.items() if path != "events.csv"}
     assert paths(data) == {path: sha256(body) for path, body in raw.items()}
     assert result.recording.recording_hash == derive_recording_hash(map(sha256, raw.values()))
-    auxiliary = json.loads(result.recording.metadata["auxiliary_files"])
-    assert auxiliary == {"events.csv": [7, sha256(b"t,what\n")]}
+    (auxiliary,) = result.recording.auxiliary_files
+    assert (auxiliary.path, auxiliary.size_bytes, auxiliary.sha256) == ("events.csv", 7, sha256(b"t,what\n"))
+    # What a manifest states is a claim; of what none states, the object was read.
     evidence = {file.path: file.evidence for row in data.list_modalities() for file in row.files}
-    assert evidence["eeg_a/late.edf"] == "sha256"
+    assert evidence == {path: "claimed" if path in FILES else "sha256" for path in raw}
+    assert auxiliary.evidence == "sha256"
+    assert auxiliary.key == f"recordings/{REC}/events.csv" and auxiliary.etag
 
 
 def test_a_manifest_without_sha256s_has_the_same_hash(local: Local, data: DataInterface, tmp_path: Path) -> None:

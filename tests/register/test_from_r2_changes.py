@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from r2_tools import FILES, NOTHING, PREFIX, REC, Local, local_store, paths, rows
 
-import ursa.register.bucket
 from helpers import make_recording, manifest_of, write_json, write_node_manifest
-from ursa import DataInterface, ManifestError, MissingFilesError
+from ursa import ChecksumMismatchError, DataInterface, ManifestError, MissingFilesError
+from ursa.bucket import proof
 from ursa.manifest import MAX_MANIFEST_BYTES
 from ursa.register.bucket import BucketRecording, read_bucket
 from ursa.store import ObjectInfo
@@ -56,8 +56,11 @@ def oversize(path: Path) -> None:
 
 
 def before(monkeypatch: pytest.MonkeyPatch, seam: str, action: Callable[[], object]) -> None:
-    """Do something once, after the LIST and before the first HEAD, or before the object's bytes are hashed."""
-    owner: Any = LocalStore if seam == "head" else ursa.register.bucket
+    """Do something once, after the LIST and before the first HEAD (of an object that is worth asking the server about), or
+    before the object's bytes are hashed."""
+    owner: Any = LocalStore if seam == "head" else proof
+    if seam == "head":
+        monkeypatch.setattr(proof, "_WORTH_ASKING_BYTES", 0)
     original = getattr(owner, seam)
     left = [action]
 
@@ -151,3 +154,20 @@ def test_a_manifest_that_is_too_large_is_not_read(
         data.ingest_from_r2(REC)
     assert PREFIX + NODE not in asked and asked.count(PREFIX + "manifest.json") == 1
     assert rows(data) == NOTHING
+
+
+def test_a_manifest_that_contradicts_what_was_measured_is_refused(
+    local: Local, data: DataInterface, tmp_path: Path
+) -> None:
+    """Never "registered already, with the same files": also where the row is proven, and not for a claim."""
+    there = local.put(make_recording(tmp_path / "nas", REC, FILES, list_sha256=False))
+    data.ingest_from_r2(REC)
+    before = rows(data)
+    manifest = manifest_of(REC, FILES)
+    manifest["files"][1]["sha256"] = "0" * 64
+    write_json(there / "manifest.json", manifest)
+    for overwrite in (False, True):
+        with pytest.raises(ChecksumMismatchError, match=f"the manifest states {'0' * 64}") as refused:
+            data.ingest_from_r2(REC, overwrite=overwrite)
+        assert refused.value.path == manifest["files"][1]["path"]
+    assert rows(data) == before

@@ -21,9 +21,11 @@ from ursa import (
     MissingFilesError,
     UsageError,
 )
-from ursa.catalog.metadata import auxiliary, workers_of
+from ursa.bucket.proof import NoProofs
+from ursa.catalog.metadata import dated_auxiliary, workers_of
 from ursa.catalog.rows import FileRow, RecordingRow
 from ursa.catalog.tables import Change
+from ursa.policies import Evidence
 from ursa.recording import clean_participant, read_participant
 from ursa.register.files import prove_files
 from ursa.store import ObjectInfo
@@ -113,12 +115,18 @@ def test_no_participants_and_no_files_are_fine(data: DataInterface) -> None:
 )
 def test_metadata_that_nobody_can_read_says_nothing(text: str) -> None:
     row = RecordingRow(HASH, REC, metadata={"workers": text, "auxiliary_files": text})
-    assert workers_of(row) is None and auxiliary(row) == {}
+    assert workers_of(row) is None and dated_auxiliary(row.metadata) == ()
 
 
-def test_of_auxiliary_files_what_can_be_read_counts() -> None:
-    text = '{"a": "xy", "b": ["1", null], "c": [true, null], "d": [1, 2], "e": [1, null], "f": [2, "ab"]}'
-    assert auxiliary(RecordingRow(HASH, REC, metadata={"auxiliary_files": text})) == {"e": [1, None], "f": [2, "ab"]}
+def test_of_auxiliary_files_in_metadata_what_can_be_read_counts_and_proves_nothing() -> None:
+    text = (
+        '{"a": "xy", "b": ["1", null], "c": [true, null], "d": [1, 2], "e": [1, null], "f": [2, "%s"], "g": [3, "ab"]}'
+    )
+    assert dated_auxiliary({"auxiliary_files": text % HASH}) == (
+        FileRow("e", "", 1, None, None, Evidence.SIZE),
+        FileRow("f", "", 2, HASH, None, Evidence.CLAIMED),
+        FileRow("g", "", 3, None, None, Evidence.SIZE),
+    )
 
 
 @pytest.mark.parametrize("workers", ["3", '["ab"]'])
@@ -147,7 +155,7 @@ def test_a_stated_sha256_is_proven(data: DataInterface, tmp_path: Path) -> None:
     stated = {"path": file.path, "size_bytes": file.size_bytes, "sha256": f"SHA256:{file.sha256}".upper()}
     made = data.register_modality(recording_hash=row.recording_hash, modality="copy", files=[stated])
     assert [(item.sha256, item.evidence) for item in made.files] == [(file.sha256, "sha256")]
-    with pytest.raises(MissingFilesError, match=r"eeg_a/a\.edf \(other content\)") as refused:
+    with pytest.raises(MissingFilesError, match=rf"eeg_a/a\.edf \(other content: sha256 {file.sha256}\)") as refused:
         data.register_modality(recording_hash=row.recording_hash, modality="bad", files=[stated | {"sha256": "0" * 64}])
     assert refused.value.paths == (file.path,)
     # An object that states no sha256 is read.
@@ -177,7 +185,7 @@ def test_an_object_counts_under_the_key_that_it_has(data: DataInterface, tmp_pat
 
 
 class Watched(LocalStore):
-    """Counts its listings and HEADs, and lets somebody act between a listing and a HEAD."""
+    """Counts its listings and HEADs, and lets another program act between a listing and a reading."""
 
     def __init__(self, root: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
         super().__init__(root, "raw")
@@ -191,8 +199,11 @@ class Watched(LocalStore):
 
     def head(self, key: str) -> ObjectInfo:
         self.heads.append(key)
-        self.meanwhile()
         return super().head(key)
+
+    def stream(self, key: str, **options: Any) -> Iterator[bytes]:
+        self.meanwhile()
+        yield from super().stream(key, **options)
 
 
 def test_one_listing_proves_the_sizes_of_all_files(tmp_path: Path) -> None:
@@ -202,27 +213,35 @@ def test_one_listing_proves_the_sizes_of_all_files(tmp_path: Path) -> None:
         (tmp_path / "raw" / "p" / f"{number}").write_bytes(b"x")
     (tmp_path / "raw" / "elsewhere-not").write_bytes(b"x")
     files = [FileRow(f"{number}", "", 1) for number in range(50)]
-    assert [row.key for row in prove_files(store, "p/", files)] == [f"p/{number}" for number in range(50)]
+    assert [row.key for row in prove_files(store, "p/", files, NoProofs())] == [f"p/{number}" for number in range(50)]
     assert (store.listed, store.heads) == (1, [])
     # An object that lies elsewhere is asked for by its whole key, not found by the beginning of one.
     with pytest.raises(MissingFilesError, match=r"e \(not there\)"):
-        prove_files(store, "p/", [FileRow("e", "elsewhere", 1)])
+        prove_files(store, "p/", [FileRow("e", "elsewhere", 1)], NoProofs())
     assert store.heads == ["elsewhere"]
 
 
-def test_an_object_that_is_replaced_while_it_is_read_is_not_registered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 99])
+def test_an_object_that_is_replaced_before_it_is_read_counts_as_what_it_is_then(times: int, tmp_path: Path) -> None:
     target = tmp_path / "raw" / "p" / "a"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"old")
+    contents = [b"new", *(f"{number:03}".encode() for number in range(1, times))]
 
     def replaced() -> None:
-        fresh = target.with_name("fresh")
-        fresh.write_bytes(b"new")
-        fresh.replace(target)
+        if contents:
+            fresh = target.with_name("fresh")
+            fresh.write_bytes(contents.pop(0))
+            fresh.replace(target)
 
     stated = FileRow("a", "", 3, hashlib.sha256(b"new").hexdigest())
+    store = Watched(tmp_path, replaced)
+    if times == 1:
+        (row,) = prove_files(store, "p/", [stated], NoProofs())
+        assert (row.etag, row.evidence) == (store.head("p/a").etag, Evidence.SHA256)
+        return
     with pytest.raises(MissingFilesError, match=r"a \(replaced while it was read\)"):
-        prove_files(Watched(tmp_path, replaced), "p/", [stated])
+        prove_files(store, "p/", [stated], NoProofs())
 
 
 def test_the_unknown_participant_is_nobody(data: DataInterface, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from helpers import make_recording, write_node_manifest
 from ursa import DataInterface, MissingFilesError, RecordingExistsError
 from ursa.catalog.catalog import Catalog
 from ursa.register.commit import _Round
+from ursa.register.proving import stated_of
 
 REC = "rec_20260520_195628_b1dd"
 FILES = {"camera_left/a.mp4": b"mp4" * 100, "eeg_a/a.edf": b"edf" * 50}
@@ -201,3 +202,55 @@ def test_threads_that_wait_share_a_commit(data: DataInterface, tmp_path: Path, m
         thread.join(30)
     assert sum(groups) == 5 and len(groups) == 2
     assert len(data.list_recordings()) == 5
+
+
+def test_a_claim_that_was_wrong_gives_way_and_the_other_half_is_merged(data: DataInterface, tmp_path: Path) -> None:
+    """A manifest in the bucket states another sha256 than its object has: what was measured is what counts."""
+    half = {"eeg_a/a.edf": FILES["eeg_a/a.edf"]}
+    first = make_recording(tmp_path / "nas", REC, half, manifest=False)
+    node = write_node_manifest(first, "motor", ["eeg_a"])
+    stated = "0" * 64
+    node.write_text(node.read_text().replace(hashlib.sha256(half["eeg_a/a.edf"]).hexdigest(), stated))
+    shutil.copytree(first, bucket(tmp_path))
+    data.ingest_from_r2(REC)
+    (row,) = data.list_modalities()
+    assert (row.files[0].sha256, row.files[0].evidence) == (stated, "claimed")
+    whole = make_recording(tmp_path / "whole", REC, FILES, recording_hash=row.recording_hash)
+    assert data.ingest(whole / "manifest.json", whole).action == "merged"
+    rows = {item.name: item for item in data.list_modalities()}
+    assert rows.keys() == {"camera_left", "eeg_a"}
+    assert {file.sha256: file.proven for item in rows.values() for file in item.files} == {
+        hashlib.sha256(body).hexdigest(): True for body in FILES.values()
+    }
+    assert stated_of(rows["eeg_a"].metadata) == {"eeg_a/a.edf": stated}
+    with pytest.raises(RecordingExistsError, match="with the same files"):
+        data.ingest(whole / "manifest.json", whole)
+
+
+def test_what_is_claimed_is_compared_before_it_is_said_to_be_there(data: DataInterface, tmp_path: Path) -> None:
+    rec_dir = make_recording(tmp_path / "nas", REC, FILES | {"events.csv": b"a,b\n"})
+    shutil.copytree(rec_dir, bucket(tmp_path))
+    data.ingest_from_r2(REC)
+    with pytest.raises(RecordingExistsError, match="with the same files"):
+        data.ingest(rec_dir / "manifest.json", rec_dir)
+    (recording,) = data.list_recordings()
+    assert all(file.proven for item in data.list_modalities() for file in item.files)
+    assert all(file.proven for file in recording.auxiliary_files)
+    assert data.catalog_history(1)[0].operation == "proven"
+
+
+def test_a_download_of_what_is_claimed_upgrades_in_one_commit(data: DataInterface, tmp_path: Path) -> None:
+    """Of all recordings together; with no role that writes, nothing is written, and it is not read again to be proven."""
+    others = [f"rec_20260521_10150{number}_c2ee" for number in range(3)]
+    for number, name in enumerate(others):
+        files = {path: body + b"%d" % number for path, body in FILES.items()}
+        shutil.copytree(make_recording(tmp_path / "nas", name, files), bucket(tmp_path).with_name(name))
+        data.ingest_from_r2(name)
+    reading = DataInterface("local", tmp_path / "ursa.yaml")
+    reading.download(reading.query(), tmp_path / "first")
+    assert {file.evidence for item in data.list_modalities() for file in item.files} == {"claimed"}
+    data.download(data.query(), tmp_path / "second")
+    assert all(file.proven for item in data.list_modalities() for file in item.files)
+    newest = data.catalog_history(2)
+    assert (newest[0].operation, dict(newest[0].rows)) == ("proven", {"modalities": 6})
+    assert newest[1].operation != "proven"

@@ -53,6 +53,6 @@ def test_a_stated_sha256_is_proven(weed_buckets: Buckets, s3_config: MakeConfig)
     assert {file.path: file.sha256 for file in made.files} == {file["path"]: file["sha256"] for file in files}
     assert {file.evidence for file in made.files} == {"sha256"} and all(file.etag for file in made.files)
     wrong = [files[0] | {"sha256": "0" * 64}, *files[1:-1], files[-1] | {"key": "derived/whole"}]
-    with pytest.raises(MissingFilesError, match=r"2 of 42 .*eeg_a/0\.edf \(other content\)") as refused:
+    with pytest.raises(MissingFilesError, match=r"2 of 42 .*eeg_a/0\.edf \(other content: sha256 5feceb66") as refused:
         data.register_modality(recording_hash=HASH, modality="eeg", worker_id="b", files=wrong)
     assert tuple(refused.value.paths) == ("eeg_a/0.edf", "eeg_a/derived.edf")

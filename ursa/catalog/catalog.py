@@ -243,6 +243,16 @@ class Catalog:
             of = {row.recording_hash: row for row in self.recordings.select(by_rec_id(names))} if names else {}
         return [row for row in rows if row.recording_hash in of and covers(of[row.recording_hash], row)]
 
+    @property
+    def dated(self) -> bool:
+        """Whether it is of before the rule of evidence; see ``OpenTable.dated``."""
+        return self.recordings.dated or self.modalities.dated
+
+    def refuse_dated(self) -> None:
+        """Before anything is uploaded for it. Raises ``StorageError`` where rows of recordings can't be written."""
+        self.recordings.refuse_dated()
+        self.modalities.refuse_dated()
+
     def modalities_for(self, recordings: Iterable[RecordingRow]) -> list[ModalityRow]:
         """Modalities of these recordings, as of the last refresh. Only rec_id and recording_hash are looked at."""
         wanted = {(row.rec_id, row.recording_hash) for row in recordings}

@@ -85,10 +85,10 @@ def dated_auxiliary(metadata: Mapping[str, str]) -> tuple[FileRow, ...]:
     parsed = _parsed(metadata.get(AUXILIARY_KEY))
     if not isinstance(parsed, dict):
         return ()
+    entries = [(path, entry[0], parse_sha256(entry[1])) for path, entry in sorted(parsed.items()) if _is_file(entry)]
     return tuple(
-        FileRow(path, "", entry[0], parse_sha256(entry[1]), None, Evidence.CLAIMED if entry[1] else Evidence.SIZE)
-        for path, entry in sorted(parsed.items())
-        if _is_file(entry)
+        FileRow(path, "", size_bytes, sha256, None, Evidence.CLAIMED if sha256 else Evidence.SIZE)
+        for path, size_bytes, sha256 in entries
     )
 
 

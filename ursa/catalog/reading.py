@@ -141,7 +141,7 @@ class OpenTable(Generic[Row]):
 
     def _check_columns(self) -> None:
         lacking = self.lacking
-        if lacking and not self.dated:
+        if lacking and lacking != [AUXILIARY_KEY]:
             by_us = (self.kind.name, lacking) == EARLY
             raise StorageError(
                 f"the catalog's table {self.uri} has no column {', '.join(lacking)}"

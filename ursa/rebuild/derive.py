@@ -28,7 +28,7 @@ from ursa.errors import (
 from ursa.manifest import shown
 from ursa.rebuild.reading import Reading, Remembered, arrived_after, left_alone, read
 from ursa.rebuild.reconcile import reconcile_modalities, reconcile_recording
-from ursa.register.bucket import file_rows
+from ursa.register.bucket import contradicted, file_rows
 from ursa.register.build import Registration, registration
 from ursa.store import Store
 from ursa.transfer.engine import Engine, Stop
@@ -200,6 +200,8 @@ def _reconciled(
         told.append(
             f"the manifest states recording_hash {wanted.stated_hash}, it stays registered under {old.recording_hash}"
         )
+    for file, stated in contradicted(reading.bucket.manifest, files_of(wanted.row, wanted.modalities)):
+        told.append(f"{shown(file.path)}: sha256 {file.sha256} is taken over, the manifest states {stated}")
     modalities = reconcile_modalities(old_modalities, wanted.modalities, told)
     row = reconcile_recording(old, wanted.row, modalities, reading.starts, told)
     return Derived(

@@ -73,6 +73,10 @@ class _Job:
     def execute(self, plan: Plan, checkpoint: HashCheckpoint) -> ReconstructResult:
         """Hash, look once more, write. What is hashed is kept where this fails."""
         try:
+            # Also what this machine had measured before: another one's Path B has only the record.
+            for found in plan.contents.data:
+                if found.path in plan.known and checkpoint.get(found) is None:
+                    checkpoint.add(found, plan.known[found.path])
             hashes = {**plan.known, **self._hash(plan.unknown, checkpoint)}
             document = build(
                 self.rec_id,
@@ -80,12 +84,14 @@ class _Job:
                 plan.participant,
                 placeholder=plan.placeholder.manifest if plan.placeholder else None,
             )
+            # Before the manifest: with that there, no further run completes it.
+            checkpoint.save()
             self.progress.writing(MANIFEST_NAME)
             if self.bucket.stop.is_set():
                 raise KeyboardInterrupt
             valid = self._unchanged(plan) or self._write(plan.placeholder, document)
         finally:
-            # An interrupted run resumes from it; Path B takes it as what was measured.
+            # An interrupted run resumes from it.
             checkpoint.save()
         if valid is not None:
             return self.kept(valid, dry_run=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -188,10 +188,11 @@ def file_rows(
     """A row for each data object, by path. Objects are in flight side by side; most need no request.
 
     What was measured counts: by the row of the same object, by this machine, by a reconstruct. Else the manifest's sha256,
-    as a claim; where it states none, the object is read. What an object's metadata states is not asked.
+    as a claim; where it states none, the object is read. What an object's metadata states is not asked. A row that is
+    proven stays as it is, whatever the manifest states now (see ``contradicted``).
 
     Raises:
-        ChecksumMismatchError: an object was measured to have another sha256 than the manifest states.
+        ChecksumMismatchError: an object of no such row was measured to have another sha256 than the manifest states.
     """
     rows = {file.path: file for file in registered}
     ended = threading.Event()
@@ -237,16 +238,30 @@ def _row(
         proof = proof or measure(store, info, proofs, go_on)
     except (NotFoundError, PreconditionFailedError):
         raise _changed(item) from None
+    row = FileRow(item.path, info.key, info.size_bytes, proof.sha256, info.etag, proof.evidence)
     if stated not in (None, proof.sha256):
-        raise ChecksumMismatchError(
-            f"{shown(info.key, 400)} has sha256 {proof.sha256}, the manifest states {stated}",
-            hint="Nothing was registered. Upload the rig's own file (`ursa ingest REC_DIR --replace-objects`), or its right"
-            " manifest, then run this again.",
-            path=item.path,
-            expected=str(stated),
-            found=proof.sha256,
-        )
-    return FileRow(item.path, info.key, info.size_bytes, proof.sha256, info.etag, proof.evidence)
+        raise not_as_stated(row, str(stated))
+    return row
+
+
+def contradicted(manifest: Manifest, rows: Iterable[FileRow]) -> Iterator[tuple[FileRow, str]]:
+    """Files that were measured to have another sha256 than the manifest states now, and what it states."""
+    for row in rows:
+        entry = manifest.files_by_path.get(row.path)
+        if row.proven and entry is not None and entry.sha256 not in (None, row.sha256):
+            yield row, str(entry.sha256)
+
+
+def not_as_stated(row: FileRow, stated: str) -> ChecksumMismatchError:
+    """The error for one of them."""
+    return ChecksumMismatchError(
+        f"{shown(row.key, 400)} has sha256 {row.sha256}, the manifest states {stated}",
+        hint="Nothing was registered. Upload the rig's own file (`ursa ingest REC_DIR --replace-objects`), or its right"
+        " manifest, then run this again.",
+        path=row.path,
+        expected=stated,
+        found=str(row.sha256),
+    )
 
 
 def _changed(item: BucketObject) -> MissingFilesError:

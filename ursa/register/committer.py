@@ -19,7 +19,7 @@ MOST_AT_ONCE = 1000
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    wanted: Registration | Upgrade
+    wanted: Registration | tuple[Upgrade, ...]
     outcome: Registered | BaseException | None = field(default=None)
     done: bool = False
 
@@ -38,11 +38,12 @@ class Committer:
         assert isinstance(outcome, Registered)
         return outcome
 
-    def upgrade(self, wanted: Upgrade) -> None:
-        """Write what was measured into a recording's rows; returns when it is in the catalog. Raises ``StorageError``."""
-        self._committed(wanted)
+    def upgrade(self, *wanted: Upgrade) -> None:
+        """Write what was measured into recordings' rows; returns when it is in the catalog. Raises ``StorageError``."""
+        if wanted:
+            self._committed(wanted)
 
-    def _committed(self, wanted: Registration | Upgrade) -> Registered | None:
+    def _committed(self, wanted: Registration | tuple[Upgrade, ...]) -> Registered | None:
         entry = _Entry(wanted)
         self._waiting.append(entry)
         try:
@@ -60,7 +61,7 @@ class Committer:
 
     def _commit(self, group: list[_Entry]) -> None:
         try:
-            self._upgrade([entry for entry in group if isinstance(entry.wanted, Upgrade)])
+            self._upgrade([entry for entry in group if isinstance(entry.wanted, tuple)])
             new = [entry for entry in group if not entry.done]
             wanted = [entry.wanted for entry in new if isinstance(entry.wanted, Registration)]
             outcomes = register_all(self._catalog, wanted) if wanted else []
@@ -77,7 +78,7 @@ class Committer:
         if not group:
             return
         try:
-            upgrade_all(self._catalog, [entry.wanted for entry in group if isinstance(entry.wanted, Upgrade)])
+            upgrade_all(self._catalog, [item for e in group if isinstance(e.wanted, tuple) for item in e.wanted])
         except UrsaError as error:
             for entry in group:
                 entry.outcome = error

@@ -203,9 +203,13 @@ def _paths(files: Iterable[FileRow]) -> set[str]:
 
 
 def _united(known: Iterable[FileRow], ours: Iterable[FileRow]) -> tuple[FileRow, ...]:
-    """Auxiliary files of both, ours where it is known better."""
+    """Auxiliary files of both, ours where it is known as well or better: a claim takes no measurement's place."""
     files = {file.path: file for file in known}
-    files |= {file.path: file for file in ours if file.path not in files or file.sha256 is not None}
+    for file in ours:
+        there = files.get(file.path)
+        measured = there is not None and there.proven and not file.proven and there.sha256 == file.sha256
+        if there is None or (file.sha256 is not None and not measured):
+            files[file.path] = file
     return tuple(files[path] for path in sorted(files))
 
 

@@ -18,7 +18,7 @@ from ursa.events import UploadCallback
 from ursa.manifest import shown
 from ursa.policies import Action
 from ursa.recording import clean_participant
-from ursa.register.bucket import BucketRecording, file_rows, read_bucket, with_participant
+from ursa.register.bucket import BucketRecording, contradicted, file_rows, not_as_stated, read_bucket, with_participant
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.commit import Registered, register_all
 from ursa.register.committer import MOST_AT_ONCE
@@ -70,6 +70,7 @@ def make_plan(
 
     Raises:
         ManifestNotFoundError, ManifestError, MissingFilesError, InvalidRecordingError: as ``read_bucket``.
+        ChecksumMismatchError: an object was measured to have another sha256 than the manifest states.
         RecordingExistsError, ConflictError: as ``ursa.register.decide``.
     """
     name = clean_participant(participant)
@@ -87,6 +88,8 @@ def make_plan(
         _measured(services, recording),
         checked=progress.checked,
     )
+    for row, stated_sha256 in contradicted(recording.manifest, rows.values()):
+        raise not_as_stated(row, stated_sha256)
     contents = recording.contents(rows, (name,) if name else ())
     recording_hash = (
         existing.recording_hash if existing else recording.manifest.recording_hash or contents.derived_hash()
@@ -111,7 +114,7 @@ def _upgrade(
     there = {file.path: file for file in files_of(existing, registered)}
     proven = {path: row for path, row in rows.items() if row.proven and path in there and better(there[path], row)}
     if existing is not None and proven:
-        services.upgrade(Upgrade(existing.rec_id, existing.recording_hash, proven))
+        services.upgrade(Upgrade(existing.rec_id, existing.recording_hash, proven, there))
 
 
 def _measured(services: Services, recording: BucketRecording) -> Proofs:

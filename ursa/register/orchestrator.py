@@ -138,7 +138,8 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         _refuse_lost(local.rec_id, standing, listing)
     refuse_replacing(files, options)
     if exists is not None:
-        _upgrade(services, standing, proven)
+        if upgrade := _upgrade(standing, proven):
+            services.upgrade(upgrade)
         exists.told = _told(local, standing, files, in_bucket)
         raise exists
     assert decision is not None
@@ -169,7 +170,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         unlisted=local.unlisted,
         junk=local.scan.junk,
         warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
-        proven=proven if merging else {},
+        proven=_upgrade(standing, proven) if merging else None,
     )
 
 
@@ -206,9 +207,9 @@ def _measured(standing: _Standing, proven: Mapping[str, FileRow]) -> _Standing:
     )
 
 
-def _upgrade(services: Services, standing: _Standing, proven: Mapping[str, FileRow]) -> None:
-    if proven and standing.existing is not None:
-        services.upgrade(Upgrade(standing.existing.rec_id, standing.existing.recording_hash, proven))
+def _upgrade(standing: _Standing, proven: Mapping[str, FileRow]) -> Upgrade | None:
+    existing = standing.existing
+    return Upgrade(existing.rec_id, existing.recording_hash, proven, standing.rows) if existing and proven else None
 
 
 def _told(
@@ -240,6 +241,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress = Progress(local.rec_id, callback)
     before = services.counter.snapshot()
     plan = make_plan(services, request, progress)
+    services.catalog.refuse_dated()
     progress.planned(plan)
     warnings = list(plan.warnings)
     memory = _context(services, request, progress).memory
@@ -254,9 +256,10 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
+    if plan.proven is not None:
+        # First: the rows are compared again as they are registered, and a claim that was found wrong would refuse ours.
+        services.upgrade(plan.proven)
     registered = services.register(_registration(services.catalog, request, plan, files, proven_at))
-    if plan.proven:
-        services.upgrade(Upgrade(local.rec_id, registered.row.recording_hash, plan.proven))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(

@@ -11,6 +11,7 @@ from ursa.catalog.metadata import Sidecar
 from ursa.catalog.rows import FileRow, RecordingRow
 from ursa.policies import Action, Evidence
 from ursa.recording import LocalFile
+from ursa.register.proving import Upgrade
 from ursa.transfer.digest import Digest
 
 FileAction = Literal["upload", "skip", "replace", "keep"]
@@ -95,7 +96,7 @@ class IngestPlan:
     junk: tuple[str, ...]
     warnings: tuple[str, ...]
     bytes_in_parts: int = 0
-    proven: Mapping[str, FileRow] = field(default_factory=dict)
+    proven: Upgrade | None = None
 
     @property
     def sends(self) -> tuple[PlannedFile, ...]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from ursa.bucket.proof import Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import (
+    AUXILIARY_KEY,
     REGISTERED_AT_KEY,
     SIDECARS_KEY,
     WORKERS_KEY,
@@ -139,6 +140,11 @@ def _check_own_keys(pairs: Mapping[str, str]) -> None:
         raise _own(WORKERS_KEY)
     if pairs.get(SIDECARS_KEY, "{}") != "{}" and not sidecars(row):
         raise _own(SIDECARS_KEY)
+    if AUXILIARY_KEY in pairs:
+        raise UsageError(
+            f"metadata[{AUXILIARY_KEY!r}] is where catalogs of before kept auxiliary files, and is read as these alone",
+            hint="Leave it out: a row's auxiliary_files are its own column, which an ingest writes.",
+        )
     name = pairs.get(REC_ID_KEY)
     if name is not None and (
         not name.isprintable() or "/" in name or "\\" in name or name in ("", ".", "..") or len(name.encode()) > 255
