@@ -47,7 +47,15 @@ def main() -> None:
     items += [sparse(root / f"small{number}", 16 * MIB) for number in range(16)]
     store: Any = NullStore()
     with Engine() as engine:
-        upload(engine, store, items, stop=Stop(), open_uploads={}, on_event=lambda _event: None)
+        upload(
+            engine,
+            store,
+            items,
+            stop=Stop(),
+            open_uploads={},
+            compare=lambda _info, _local: None,
+            on_event=lambda _event: None,
+        )
     # Not getrusage: its peak is inherited from the process that started this one.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert peak is not None

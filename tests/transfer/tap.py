@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from conftest import Buckets
+from ursa.bucket.proof import NoProofs, holds
 from ursa.credentials import Credentials
-from ursa.store import OpenUpload, Store
+from ursa.policies import Evidence
+from ursa.store import ObjectInfo, OpenUpload, Store
 from ursa.store.counting import RequestCounter
 from ursa.store.s3 import S3Location, S3Store
-from ursa.transfer.digest import SourceFile
+from ursa.transfer.digest import Digest, SourceFile
 from ursa.transfer.engine import Engine, Stop
-from ursa.transfer.upload import Finished, Uploaded, UploadEvent, UploadItem, upload
+from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
 
 MIB = 1 << 20
 Hook = Callable[..., object]
@@ -106,6 +108,16 @@ def open_uploads(store: Store) -> dict[str, list[OpenUpload]]:
     return found
 
 
+def comparing(store: Store) -> Compare:
+    """As an ingest judges what is under a key already."""
+
+    def compare(info: ObjectInfo, local: Digest) -> tuple[str, Evidence] | None:
+        proof = holds(store, info, local, NoProofs())
+        return (proof.info.etag, proof.evidence) if proof else None
+
+    return compare
+
+
 def send(
     store: Store,
     items: Sequence[UploadItem],
@@ -124,6 +136,7 @@ def send(
             items,
             stop=stop or Stop(),
             open_uploads=open_uploads(store),
+            compare=comparing(store),
             on_event=on_event or noted.append,
         )
 

@@ -37,6 +37,11 @@ def reference_etag(path: Path, part_size: int) -> str:
     return f"{hashlib.md5(binary).hexdigest()}-{len(binary) // 16}"
 
 
+def identity(found: Digest) -> tuple[int, str, frozenset[str]]:
+    """What a digest says of the content."""
+    return found.size_bytes, found.sha256, found.etags
+
+
 # --- digest
 
 
@@ -44,8 +49,8 @@ def reference_etag(path: Path, part_size: int) -> str:
 def test_sha256_and_md5(tmp_path: Path, size: int) -> None:
     data = noise(size)
     file = make_file(tmp_path / "f", data)
-    assert digest(file) == Digest(size, sha256(data), frozenset())
-    assert digest(file, etag=MD5) == Digest(size, sha256(data), frozenset({md5(data)}))
+    assert identity(digest(file)) == (size, sha256(data), frozenset())
+    assert identity(digest(file, etag=MD5)) == (size, sha256(data), frozenset({md5(data)}))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,22 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pytest
-from tap import MIB, Tap, cut, item, make_file, md5, noise, open_uploads, s3_store, send, sha256, told, touch_later
+from tap import (
+    MIB,
+    Tap,
+    comparing,
+    cut,
+    item,
+    make_file,
+    md5,
+    noise,
+    open_uploads,
+    s3_store,
+    send,
+    sha256,
+    told,
+    touch_later,
+)
 
 from conftest import Buckets
 from proxy import FaultProxy
@@ -595,7 +610,9 @@ def test_bandwidth_counts_every_byte_once(store: Store, tmp_path: Path, big: Sou
     limit = Counting()
     items = [item(big), item(make_file(tmp_path / "f", noise(1000)))]
     with Engine(transfers=2, bandwidth=limit) as engine:
-        upload(engine, store, items, stop=Stop(), open_uploads={}, on_event=lambda _event: None)
+        upload(
+            engine, store, items, stop=Stop(), open_uploads={}, compare=comparing(store), on_event=lambda _event: None
+        )
     assert sum(limit.counts) == len(BIG) + 1000
 
 
