@@ -144,7 +144,7 @@ def test_an_object_that_can_not_be_deleted_is_named(
     config = through(proxy, weed_buckets, s3_config)
     proxy.fail("delete", times=None, status=403)
     result = examine(config)["role raw_rw"]
-    (key,) = objects(weed_buckets, "")
+    (key,) = (key for key in objects(weed_buckets, "") if not key.startswith("recordings/.ursa-probe/"))
     assert result.status == "fail" and f"{key} may be left behind" in result.detail
     assert key.startswith("recordings/.ursa-doctor/")
 

@@ -117,7 +117,9 @@ def test_parts_suffice(size: int) -> None:
     assert part >= 5 * MIB
     assert 1 <= part_count(size, part) <= MAX_PARTS
     assert part in (5 * MIB, 8 * MIB, 16 * MIB) or part_count(size, part // 2) > MAX_PARTS
-    assert part in likely_part_sizes(size, part_count(size, part))
+    likely = likely_part_sizes(size, part_count(size, part))
+    # In one part it is the same ETag whatever that part could have held.
+    assert part in likely or part_count(size, part) == 1 == len(likely)
 
 
 @given(st.binary(max_size=200), st.integers(min_value=1, max_value=50))
@@ -126,13 +128,23 @@ def test_multipart_etag_by_hand(data: bytes, size: int) -> None:
     assert multipart_etag(one.hex() for one in digests) == f"{md5(b''.join(digests))}-{len(digests)}"
 
 
-def test_usual_cuts() -> None:
+def test_likely_cuts() -> None:
+    """The usual ones first, then every whole MiB and million of bytes where these are few."""
     assert set(PART_SIZES) <= set(COMMON_PART_BYTES)
     assert likely_part_sizes(40 * MIB, 8) == (5 * MIB,)
-    assert likely_part_sizes(40 * MIB, 5) == (8 * MIB,)
-    assert likely_part_sizes(40 * MIB, 3) == (16 * MIB,)
-    assert likely_part_sizes(40 * MIB, 1) == (50 * MIB, 64 * MIB)
-    assert likely_part_sizes(40 * MIB, 4) == ()
+    assert likely_part_sizes(40 * MIB, 5) == (8 * MIB, 9 * MIB, 9 * 10**6, 10**7)
+    assert likely_part_sizes(40 * MIB, 4) == (*(n * MIB for n in range(10, 14)), *(n * 10**6 for n in range(11, 14)))
+    assert likely_part_sizes(40 * MIB, 3)[0] == 16 * MIB
+    # Of a GiB in two parts there would be hundreds.
+    assert likely_part_sizes(1024 * MIB, 2) == ()
+    assert likely_part_sizes(60 * MIB, 2) == (32 * MIB, 50 * MIB)
+
+
+@given(st.integers(min_value=1, max_value=5 << 40), st.integers(min_value=2, max_value=MAX_PARTS))
+def test_every_likely_cut_gives_that_number_of_parts(size: int, count: int) -> None:
+    likely = likely_part_sizes(size, count)
+    assert len(set(likely)) == len(likely) <= len(COMMON_PART_BYTES) + 1 + 16
+    assert all(part_count(size, part) == count for part in likely)
 
 
 def test_what_looks_like_an_etag() -> None:

@@ -211,10 +211,11 @@ def _expect(store: Store, key: str, body: bytes, otherwise: str) -> None:
 
 
 def _tidy(patient: Patient, name: Role) -> None:
-    """A directory store keeps the directory of a deleted object."""
-    at = patient.bucket(name)
-    with contextlib.suppress(OSError):
-        ((patient.profile.root or Path()) / at.bucket / at.prefix / PROBE_DIR).rmdir()
+    """A directory store keeps the directories of a deleted object and of its record."""
+    at, root = patient.bucket(name), patient.profile.root or Path()
+    for directory in (root / at.bucket, root / ".ursa" / at.bucket / "metadata"):
+        with contextlib.suppress(OSError):
+            (directory / at.prefix / PROBE_DIR).rmdir()
 
 
 def _host() -> str:
