@@ -154,9 +154,9 @@ def test_a_refusal_names_the_role() -> None:
 
 
 def test_metadata_is_found_however_its_name_is_written() -> None:
-    headers = {"X-Amz-Meta-Sha256": "ff", "ETag": '"e"', "Last-Modified": "Wed, 20 May 2026 19:56:28 GMT"}
+    headers = {"X-Amz-Meta-Sha256": "FF" * 32, "ETag": '"e"', "Last-Modified": "Wed, 20 May 2026 19:56:28 GMT"}
     with answering((200, headers, b"data")) as (store, asked):
         data, info = store.read("a b/ü+.txt")
-    assert (data, info.size_bytes, info.etag, info.sha256) == (b"data", 4, "e", "ff")
+    assert (data, info.size_bytes, info.etag, info.sha256) == (b"data", 4, "e", "ff" * 32)
     assert info.modified_at == datetime(2026, 5, 20, 19, 56, 28, tzinfo=UTC)
     assert asked == ["/bucket/a%20b/%C3%BC%2B.txt"]

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ursa.policies import Evidence
 from ursa.store import Part, PutResult
 from ursa.transfer.digest import SourceFile
 from ursa.transfer.engine import Engine, Stop
@@ -22,7 +23,7 @@ class NullStore:
 
     def put(self, _key: str, _body: bytes, **_options: Any) -> PutResult:
         time.sleep(0.02)
-        return PutResult("0", "sha256")
+        return PutResult("0", Evidence.SHA256)
 
     def create_upload(self, _key: str, **_options: Any) -> str:
         return "id"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from conftest import Buckets
 from ursa.bucket.proof import NoProofs, holds
 from ursa.credentials import Credentials
@@ -18,9 +20,14 @@ from ursa.store.counting import RequestCounter
 from ursa.store.s3 import S3Location, S3Store
 from ursa.transfer.digest import Digest, SourceFile
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.parts import SINGLE_PUT_BYTES, part_bytes
 from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
 
 MIB = 1 << 20
+MOST = SINGLE_PUT_BYTES
+PART = part_bytes(MOST + 1)
+TAIL = 1000
+BIG = random.Random(1).randbytes(4 * PART + TAIL)  # five parts, more than goes in one request
 Hook = Callable[..., object]
 
 
@@ -167,3 +174,25 @@ def touch_later(path: Path) -> None:
 def cut(data: bytes, size: int) -> Iterator[bytes]:
     """The pieces of ``data``, ``size`` bytes each."""
     return (data[start : start + size] for start in range(0, len(data), size))
+
+
+class AbandonedError(Exception):
+    """Ends a run as a power cut would, for the store."""
+
+
+def abandon_after(store: Store, file: SourceFile, parts: int) -> None:
+    """Leave an upload of ``file`` of which ``parts`` parts have arrived, in order."""
+    arrived: list[int] = []
+
+    def stop_in_time(_key: str, _upload_id: str, number: int, *_args: object, **_options: object) -> None:
+        if len(arrived) == parts:
+            raise AbandonedError
+        arrived.append(number)
+
+    with pytest.raises(AbandonedError):
+        send(Tap(store, before={"upload_part": stop_in_time}), [item(file)], transfers=1)
+
+
+def assert_whole(store: Store, key: str, data: bytes) -> None:
+    """The object is this and nothing else."""
+    assert sha256(b"".join(store.stream(key))) == sha256(data)
