@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tap import BIG, MIB, MOST, PART, Tap, abandon_after, assert_whole, comparing, cut, item, make_file, md5, noise, open_uploads, s3_store, send, sha256, told
+from tap import (
+    BIG,
     MIB,
+    MOST,
+    PART,
     Tap,
+    abandon_after,
+    assert_whole,
     comparing,
     cut,
     item,
