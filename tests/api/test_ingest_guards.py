@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ursa.transfer.prove import same_content
 
 from helpers import make_recording, manifest_of, run_ursa
 from ursa import DataInterface, MissingFilesError, RecordingExistsError, UploadProgress
 from ursa.register import commit
 from ursa.store.protocol import ObjectInfo
 from ursa.transfer.digest import Digest
-from ursa.transfer.prove import same_content
 
 REC = "rec_20260520_195628_b1dd"
 FILES = {"camera_left/v.mp4": b"v" * 1000, "eeg_a/a.edf": b"a" * 500}
