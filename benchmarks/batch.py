@@ -96,7 +96,7 @@ def make_source(root: Path, recordings: int, size: int) -> Path:
 @contextmanager
 def bench(root: Path) -> Iterator[Bench]:
     """A fresh server with an empty catalog."""
-    with running("weed", root / "server") as server:
+    with running(root / "server") as server:
         environment = {
             **os.environ,
             "AWS_ACCESS_KEY_ID": server.access_key,

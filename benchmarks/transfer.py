@@ -1,6 +1,6 @@
 """Uploads side by side with the tools that people would use instead: same source, same server, alternating.
 
-    python benchmarks/transfer.py [--rounds 3] [--servers weed,rclone] [--scenarios small,large,mixed,small50,large50]
+    python benchmarks/transfer.py [--rounds 3] [--scenarios small,large,mixed,small50,large50]
 
 Each round starts a fresh server and runs every tool once, in turn. Prints medians of wall and CPU seconds, peak memory,
 requests (where a proxy is in between), and the ratio of ursa's wall time to the best peer's. ursa's times include its
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from servers import S3Server, find_executable, rclone_sink, weed
+from servers import S3Server, find_executable, weed
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -189,12 +189,11 @@ def measure(command: list[str], environment: dict[str, str], far: Far | None) ->
 
 
 @contextlib.contextmanager
-def running(kind: str, directory: Path) -> Iterator[S3Server]:
+def running(directory: Path) -> Iterator[S3Server]:
     """A fresh server with its buckets; gone afterwards, with all that it stored."""
-    start = {"weed": weed, "rclone": rclone_sink}[kind]
     directory.mkdir()
     try:
-        with start(directory) as server:
+        with weed(directory) as server:
             server.create_bucket("raw-bench")
             server.create_bucket("assets-bench")
             yield server
@@ -202,13 +201,12 @@ def running(kind: str, directory: Path) -> Iterator[S3Server]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def one_round(kind: str, scenario: Scenario, source: Path, root: Path) -> tuple[dict[str, Sample], Sample]:
+def one_round(scenario: Scenario, source: Path, root: Path) -> tuple[dict[str, Sample], Sample]:
     """Every tool once on a fresh server; and ursa once more on what it has just registered."""
-    with running(kind, root / "server") as server:
+    with running(root / "server") as server:
         far = Far(server, scenario.delay_s) if scenario.delay_s else None
         endpoint = far.url if far else server.endpoint_url
         config = root / "ursa.yaml"
-        # The rclone sink ignores conditions, on which the catalog rests: there it lies on a disk beside it.
         config.write_text(config_text(endpoint))
         environment = {
             **os.environ,
@@ -241,9 +239,9 @@ def config_text(endpoint: str) -> str:
 """
 
 
-def report(title: str, kind: str, rounds: list[dict[str, Sample]], again: list[Sample]) -> None:
+def report(title: str, rounds: list[dict[str, Sample]], again: list[Sample]) -> None:
     """A table of medians, as Markdown."""
-    print(f"\n### {title}, {kind}\n\n| | wall s | CPU s | peak MiB | requests |\n| --- | --- | --- | --- | --- |")
+    print(f"\n### {title}\n\n| | wall s | CPU s | peak MiB | requests |\n| --- | --- | --- | --- | --- |")
     walls: dict[str, float] = {}
     for name in rounds[0]:
         samples = [samples[name] for samples in rounds]
@@ -267,18 +265,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--servers", default="weed")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
     parser.add_argument("--dir", default="/dev/shm" if Path("/dev/shm").is_dir() else None)
     arguments = parser.parse_args()
-    for kind in arguments.servers.split(","):
-        for name in arguments.scenarios.split(","):
-            scenario = SCENARIOS[name]
-            with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="ursa-bench-") as directory:
-                root = Path(directory)
-                source = make_source(root / "source", scenario)
-                results = [one_round(kind, scenario, source, root) for _ in range(arguments.rounds)]
-            report(scenario.title, kind, [samples for samples, _ in results], [again for _, again in results])
+    for name in arguments.scenarios.split(","):
+        scenario = SCENARIOS[name]
+        with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="ursa-bench-") as directory:
+            root = Path(directory)
+            source = make_source(root / "source", scenario)
+            results = [one_round(scenario, source, root) for _ in range(arguments.rounds)]
+        report(scenario.title, [samples for samples, _ in results], [again for _, again in results])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ Kind = Literal[
     "list_uploads",
     "list_parts",
     "delete",
+    "probe",
     "other",
 ]
 
@@ -230,6 +231,9 @@ def kind_of(method: str, path: str, query: dict[str, str]) -> Kind:
     bucket, _, key = path.lstrip("/").partition("/")
     if not bucket or not _SUBRESOURCES.isdisjoint(query):
         return "other"
+    if ".ursa-probe/" in key and method != "GET":
+        # How a server treats conditions is asked once a bucket: apart from what a run asks of it.
+        return "probe"
     if key:
         return _object_kind(method, query)
     if method == "GET":

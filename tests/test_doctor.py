@@ -80,6 +80,15 @@ def test_all_is_well(weed_buckets: Buckets, s3_config: MakeConfig, fault_proxy: 
     by_name = {result.name: result for result in results}
     assert "0 recordings (version 0" in by_name["catalog"].detail
     assert "through raw_rw" in by_name["role raw_ro"].detail
+    assert all(", checks sha256 " in by_name[name].detail for name in ("role raw_rw", "role assets_rw"))
+    # Asked now, whatever this machine has noted of the assets bucket when it made the catalog.
+    assert sum(entry.method == "PUT" and "/ursa/.ursa-probe/" in entry.path for entry in proxy.log) == 4
+
+
+def test_a_server_that_repeats_any_checksum(moto_buckets: Buckets, s3_config: MakeConfig) -> None:
+    results = examine(s3_config(moto_buckets, rig_timezone="UTC"))
+    for name in ("role raw_rw", "role assets_rw"):
+        assert results[name].status == "ok" and ", does not check sha256 " in results[name].detail
 
 
 def test_a_wrong_secret(weed_buckets: Buckets, s3_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +134,7 @@ def test_a_bucket_without_a_catalog(weed_buckets: Buckets, s3_config: MakeConfig
 def test_keys_that_may_only_read(weed_buckets: Buckets, s3_config: MakeConfig, fault_proxy: Proxied) -> None:
     proxy = fault_proxy(weed_buckets.server)
     config = through(proxy, weed_buckets, s3_config)
-    for kind in ("put", "delete", "create_multipart"):
+    for kind in ("probe", "put", "delete", "create_multipart"):
         proxy.fail(kind, times=None, status=403)  # type: ignore[arg-type]
     results = examine(config)
     assert statuses(results) | {"disk": "ok"} == dict.fromkeys(results, "ok") | {
@@ -142,11 +151,11 @@ def test_an_object_that_can_not_be_deleted_is_named(
 ) -> None:
     proxy = fault_proxy(weed_buckets.server)
     config = through(proxy, weed_buckets, s3_config)
-    proxy.fail("delete", times=None, status=403)
+    proxy.fail(lambda method, *_: method == "DELETE", times=None, status=403)
     result = examine(config)["role raw_rw"]
-    (key,) = (key for key in objects(weed_buckets, "") if not key.startswith("recordings/.ursa-probe/"))
+    key, of_conduct = sorted(objects(weed_buckets, ""))
     assert result.status == "fail" and f"{key} may be left behind" in result.detail
-    assert key.startswith("recordings/.ursa-doctor/")
+    assert key.startswith("recordings/.ursa-doctor/") and of_conduct.startswith("recordings/.ursa-probe/")
 
 
 def test_what_is_left_behind_is_no_recording(weed_buckets: Buckets, s3_config: MakeConfig) -> None:

@@ -134,6 +134,8 @@ def test_multipart_through_the_proxy(weed_buckets: Buckets, fault_proxy: Callabl
         ("POST", "/b", {"delete": ""}, "delete"),
         ("PUT", "/b/k", {"tagging": ""}, "other"),
         ("GET", "/b/k/with/slashes", {"x-id": "GetObject"}, "get"),
+        ("PUT", "/b/recordings/.ursa-probe/0a1b-1", {}, "probe"),
+        ("DELETE", "/b/recordings/.ursa-probe/0a1b-1", {}, "probe"),
     ],
 )
 def test_kinds(method: str, path: str, query: dict[str, str], kind: str) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         RecordingExistsError,
         RecordingNotFoundError,
         StorageError,
+        UnexpectedError,
+        UnknownOutcomeError,
         UrsaError,
         UsageError,
         WritesNotEnabledError,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from ursa.fetch import DownloadResult, Measured, NotAsStated
     from ursa.interface import DataInterface
     from ursa.manifest.hashing import derive_recording_hash
-    from ursa.policies import Action, Existing, Level, Mark, ModalityOnConflict, OnConflict, OnFailure
+    from ursa.policies import Action, Evidence, Existing, Level, Mark, ModalityOnConflict, OnConflict, OnFailure
     from ursa.rebuild.back import BackResult
     from ursa.rebuild.run import RebuildResult
     from ursa.reconstruct.results import Made, ReconstructResult
@@ -78,6 +80,8 @@ _HOMES = {
         "RecordingExistsError",
         "RecordingNotFoundError",
         "StorageError",
+        "UnexpectedError",
+        "UnknownOutcomeError",
         "UrsaError",
         "UsageError",
         "WritesNotEnabledError",
@@ -86,7 +90,16 @@ _HOMES = {
     "ursa.fetch": ("DownloadResult", "Measured", "NotAsStated"),
     "ursa.interface": ("DataInterface",),
     "ursa.manifest.hashing": ("derive_recording_hash",),
-    "ursa.policies": ("Action", "Existing", "Level", "Mark", "ModalityOnConflict", "OnConflict", "OnFailure"),
+    "ursa.policies": (
+        "Action",
+        "Evidence",
+        "Existing",
+        "Level",
+        "Mark",
+        "ModalityOnConflict",
+        "OnConflict",
+        "OnFailure",
+    ),
     "ursa.verify": ("FileCheck", "RecordingCheck"),
     "ursa.reconstruct.results": ("Made", "ReconstructResult"),
     "ursa.register.participants": ("BackfillPlan", "BackfillResult", "ParticipantsOverview"),
@@ -115,6 +128,7 @@ __all__ = [
     "DownloadProgress",
     "DownloadResult",
     "Estimate",
+    "Evidence",
     "Existing",
     "FileChangedError",
     "FileCheck",
@@ -154,6 +168,8 @@ __all__ = [
     "Status",
     "StorageError",
     "UndoPlan",
+    "UnexpectedError",
+    "UnknownOutcomeError",
     "UploadProgress",
     "UrsaError",
     "UsageError",

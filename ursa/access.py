@@ -15,6 +15,7 @@ from ursa import __version__
 from ursa.bucket.proof import CachedProofs, Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
+from ursa.catalog.retention import note_clean_up
 from ursa.catalog.tables import Author
 from ursa.config import Config, Profile, Role, load_config
 from ursa.credentials import Credentials, CredentialsProvider, provider_for
@@ -156,9 +157,11 @@ class Access:
             assets_prefix=self.profile.assets.prefix,
             base_uri=f"{disk_name(str(self._root / bucket))}/" if local else f"s3://{bucket}/",
             options=(dict) if local else (lambda: self._delta_options(role)),
+            admit=lambda: self._admit_catalog(role),
             profile=self.profile.name,
             author=_author(),
             create=local,
+            clean_up=lambda refused: note_clean_up(self._files, self._place(bucket), refused),
         )
 
     @property
@@ -194,11 +197,12 @@ class Access:
             conduct,
         )
 
+    def _admit_catalog(self, role: Role) -> None:
+        """deltalake writes past our stores: a server that ignores conditions must be refused before it does."""
+        if self.profile.kind == "s3" and role in _WRITING:
+            RetryPolicy().call(self._s3_store(self.profile.assets.bucket, role).admit)
+
     def _delta_options(self, role: Role) -> dict[str, str]:
-        if role in _WRITING:
-            # deltalake writes past our stores: a server that ignores conditions must be refused before it does.
-            store = self._s3_store(self.profile.assets.bucket, role)
-            RetryPolicy().call(store.admit)
         secret = self._credentials.get(role)
         endpoint = self.profile.endpoint_url or ""
         # Absent, it would be taken from the environment; empty, it is sent, and R2 refuses an empty one.

@@ -32,7 +32,7 @@ from ursa.errors import (
     UrsaError,
     UsageError,
 )
-from ursa.events import DownloadCallback, HashCallback, UploadCallback, UploadProgress
+from ursa.events import DownloadCallback, HashCallback, UploadCallback
 from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
 from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
@@ -390,13 +390,9 @@ class DataInterface(Access):
                     known = replace(known, seen_at=look.seen_at)
                 services = replace(self._services(stop), register=register)
                 if dry_run:
-                    plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, told))
+                    plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
-                return orchestrator.ingest(services, known, told)
-
-        def told(event: UploadProgress) -> None:
-            if progress is not None:
-                run.tell(progress, event)
+                return orchestrator.ingest(services, known, progress)
 
         def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
             return self.reconstruct_dir(rec_dir, progress=slot.check)
@@ -415,8 +411,7 @@ class DataInterface(Access):
             self.stop,
             lambda: self._catalog.maintain(),
         )
-        run = BatchRun(found, verbs_of_it, options)
-        return run
+        return BatchRun(found, verbs_of_it, options)
 
     def _listed(self, stopped: Callable[[], object]) -> Listed:
         raw = RetryingStore(self._raw, RetryPolicy())
@@ -978,9 +973,10 @@ class DataInterface(Access):
         return lambda claims: [path for paths in unordered(stop, one, claims) for path in paths]
 
     def compact_catalog(self, dry_run: bool = False) -> CompactResult:
-        """Merge and sort the tables' files, remove what dead runs left, vacuum what is past 90 days.
+        """Merge and sort the tables' files, remove what dead runs left, delete what is past 90 days by the server's clock.
 
-        Needs ``assets_rw`` unless it is a ``dry_run``. Others may read and write meanwhile. Raises ``StorageError``.
+        Needs ``assets_rw`` unless it is a ``dry_run``. Others may read and write meanwhile. Where this machine's clock is over
+        15 minutes off, nothing is deleted, and ``refused`` says so. Raises ``StorageError``.
         """
         from ursa.catalog.compact import compact
 

@@ -6,10 +6,17 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import ClassVar, Generic, TypeVar
 
 from ursa.events import HashProgress, Speed, UploadProgress
+
+
+def of_callback(error: BaseException) -> bool:
+    """Whether a caller's own progress callback raised it: that is no bug of ours, and ends what it was called from."""
+    return bool(getattr(error, "of_callback", False))
+
 
 Event = TypeVar("Event", UploadProgress, HashProgress)
 
@@ -57,7 +64,12 @@ class Teller(Generic[Event]):
         if self.logger.isEnabledFor(level):
             self.logger.log(level, "%s %s %s", self._rec_id, event.phase, event.current_file, extra=asdict(event))
         if self._callback is not None:
-            self._callback(event)
+            try:
+                self._callback(event)
+            except BaseException as error:
+                with suppress(AttributeError):
+                    error.of_callback = True  # type: ignore[attr-defined]
+                raise
 
     def _send_last(self, send: Callable[[], object]) -> None:
         """All is done: a callback that raises now can stop nothing any more."""

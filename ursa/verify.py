@@ -28,7 +28,7 @@ from ursa.transfer.engine import Engine
 
 READS_BYTES = 10 * 10**9
 """So much is read at the level ``head`` of objects that were uploaded again since they were registered."""
-UNREAD = "uploaded again since it was registered: not read; `--level full` reads it"
+UNREAD = "uploaded again since: not read; `--level full` reads it"
 """The detail of such an object beyond that."""
 
 

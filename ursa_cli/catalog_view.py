@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -74,6 +75,11 @@ def compacted(session: Session, result: CompactResult) -> None:
             for item in result.tables
         ],
     )
+    if result.refused:
+        why = f"nothing was deleted for its age: {result.refused}"
+        session.out.record("clean_up_refused", why=result.refused)
+        session.out.line(f"warning: {why}")
+        session.out.log(logging.WARNING, why)
     words = "would be removed" if result.dry_run else "removed"
     session.out.line(f"modality rows that dead runs left without a recording: {len(result.removed)} {words}")
     _list(session, "", [f"{row.rec_id} {row.name}" for row in result.removed])

@@ -47,6 +47,7 @@ def show(session: Session, item: RecordingOverview, *, files: bool) -> None:
         registered_at=row.registered_at,
         registered_by=row.registered_by,
         workers=[_worker(modality) for modality in item.modalities],
+        auxiliary_files=list(row.auxiliary_files),
     )
     line = session.out.line
     line(row.rec_id)
@@ -83,8 +84,7 @@ def show(session: Session, item: RecordingOverview, *, files: bool) -> None:
             ["FILE", "SIZE", "SHA256", "EVIDENCE"],
             [
                 [file.path, size(file.size_bytes), file.sha256 or "-", file.evidence]
-                for entry in item.modalities
-                for file in entry.files
+                for file in (*(file for entry in item.modalities for file in entry.files), *row.auxiliary_files)
             ],
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,38 @@ def test_compact() -> None:
         ("recordings", 2, 1),
         ("modalities", 2, 1),
     ]
+
+
+@pytest.fixture
+def in_2031() -> dict[str, str]:
+    """An environment whose clock is five years ahead; that of the disk's files is not."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": "+1826d",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+
+
+@pytest.mark.usefixtures("ingested")
+def test_compact_with_a_clock_in_2031(in_2031: dict[str, str]) -> None:
+    """It warns, merges, and deletes nothing; doctor says since when, until a clean-up went through."""
+    table = Path(DataInterface("local").catalog_location()["recordings"].removeprefix("file://"))
+    stray = table / "part-old.parquet"
+    stray.write_bytes(b"x")
+    old = time.time() - 91 * 86400
+    os.utime(stray, (old, old))
+    before = {path.name for path in table.rglob("*")}
+    done = run_ursa("catalog", "compact", "--profile", "local", env=in_2031)
+    assert done.returncode == 0, done.stderr
+    warning = "nothing was deleted for its age: this machine's clock is 1,826 days ahead of the server's"
+    assert f"warning: {warning}" in done.stdout
+    assert before <= {path.name for path in table.rglob("*")}
+    refused = "clean-up has been refused since"
+    assert refused in run_ursa("doctor", "--profile", "local").stdout
+    again = run_ursa("catalog", "compact", "--profile", "local")
+    assert again.returncode == 0 and "warning" not in again.stdout and not stray.exists()
+    assert refused not in run_ursa("doctor", "--profile", "local").stdout

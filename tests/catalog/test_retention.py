@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 from homes import Place, add_recordings, backdate, rec_id, recording
 
+from conftest import Buckets
 from ursa.catalog import tables
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.compact import compact
-from ursa.catalog.retention import CleanUpRefusedError, duration
+from ursa.catalog.retention import CleanUpRefusedError, duration, note_clean_up, refused_since
 from ursa.catalog.tables import CatalogTable
+from ursa.disk.cache import FilesCache
+from ursa.doctor.catalog import judge_clean_up
+from ursa.doctor.results import Status, ok
 from ursa.store import Page
 from ursa.store.local import LocalStore
 
@@ -94,7 +98,7 @@ def test_another_clock_than_the_servers(tmp_path: Path, table: CatalogTable[Any]
     stray(table, "part-of-a-writer.parquet", timedelta())
     stray(table, "part-old.parquet", 91 * DAY)
     before = data(table), log(table)
-    with pytest.raises(CleanUpRefusedError, match="this machine's clock is .* the server's"):
+    with pytest.raises(CleanUpRefusedError, match=r"this machine's clock is .* the server's"):
         table.clean_up(lambda: datetime.now(UTC) + off)
     assert (data(table), log(table)) == before
     assert table.clean_up(lambda: datetime.now(UTC) + off / abs(off) * timedelta(minutes=14)) == 1
@@ -186,12 +190,16 @@ def test_two_checkpoints_stay(tmp_path: Path) -> None:
     assert len(rows(table)) == 35
 
 
-def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "middle"])
+def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path, damage: str) -> None:
     table = grown(tmp_path)
     backdate(table, 91 * DAY, "_delta_log/*")
     checkpoint = Path(table.uri, "_delta_log", f"{29:020}.checkpoint.parquet")
     old = checkpoint.stat().st_mtime
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(
+        whole[:-50] if damage == "cut" else whole[:4] + bytes(len(whole) // 2) + whole[len(whole) // 2 + 4 :]
+    )
     os.utime(checkpoint, (old, old))
     before = log(table)
     table.clean_up()
@@ -202,9 +210,10 @@ def test_nothing_goes_before_the_checkpoint_was_read_back(tmp_path: Path) -> Non
 
 
 def test_every_thousandth_commit_does_and_is_silent_when_refused(
-    tmp_path: Path, table: CatalogTable[Any], monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    told: list[CleanUpRefusedError | None] = []
+    table = catalog.recordings
     assert table._objects is not None
     table._objects = replace(table._objects, clean_up=told.append)
     monkeypatch.setattr(tables, "SMALL_EVERY", 1)
@@ -213,10 +222,9 @@ def test_every_thousandth_commit_does_and_is_silent_when_refused(
     off = [1826 * DAY]
     monkeypatch.setattr(CatalogTable.clean_up, "__defaults__", (lambda: datetime.now(UTC) + off[0],))
     for number in (5, 6):
-        change = tables.Change([recording(number)], None, "test")
-        assert table.compare_and_swap(lambda change=change: change) is change
+        add_recordings(catalog, [recording(number)])
         off[0] = timedelta()
-    assert [bool(why) for why in told] == [True, False]
+    assert [refused is not None for refused in told] == [True, False]
     assert "part-old.parquet" not in data(table)
 
 
@@ -253,3 +261,42 @@ def test_compact_says_why_it_refuses(catalog: Catalog) -> None:
 )
 def test_duration(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_since_when_it_has_been_refused(tmp_path: Path) -> None:
+    """By the server's clock; until it is not refused any more."""
+    cache = FilesCache.open(tmp_path)
+    asked = datetime(2026, 11, 1, tzinfo=UTC)
+    for day in range(3):
+        note_clean_up(cache, "here", CleanUpRefusedError(f"reason {day}", asked + day * DAY))
+    assert refused_since(cache, "here") == (asked, "reason 2") and refused_since(cache, "there") is None
+    finding = judge_clean_up(ok("catalog/v1: 2 recordings"), refused_since(cache, "here"))
+    assert finding.status is Status.WARN
+    assert finding.detail == "catalog/v1: 2 recordings; clean-up has been refused since 2026-11-01: reason 2"
+    note_clean_up(cache, "here", None)
+    assert refused_since(cache, "here") is None
+    assert judge_clean_up(ok("fine"), None) == ok("fine")
+
+
+@pytest.mark.parametrize(
+    "noted", [{}, {"since": 7, "why": "x"}, {"since": "yesterday", "why": "x"}, {"since": "2026-11-01"}]
+)
+def test_a_note_that_is_none(tmp_path: Path, noted: dict[str, Any]) -> None:
+    cache = FilesCache.open(tmp_path)
+    cache.put_note("clean-up refused", "here", noted)
+    assert refused_since(cache, "here") is None
+
+
+def test_on_a_server(weed_buckets: Buckets) -> None:
+    """The Date of its listings is its clock, and its LastModified the files' age."""
+    server = weed_buckets.server
+    place = Place(None, server.endpoint_url, weed_buckets.assets, server.access_key, server.secret_key)
+    place.home().initialize()
+    catalog = place.catalog()
+    add_recordings(catalog, [recording(1)])
+    listed = catalog.recordings.listed()
+    assert abs(listed.now - datetime.now(UTC)) < timedelta(minutes=5)
+    assert sorted(listed.commits) == [0, 1] and not listed.older(listed.commits[1], timedelta(hours=1))
+    assert compact(catalog).refused == ""
+    assert "1,826 days ahead of" in compact(catalog, clock=lambda: datetime.now(UTC) + 1826 * DAY).refused
+    assert rows(catalog.recordings) == [rec_id(1)]

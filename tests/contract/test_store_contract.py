@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 
 from conftest import Buckets
 from ursa.credentials import Credentials
+from ursa.policies import Evidence
 from ursa.store import (
     NoSuchUploadError,
     NotFoundError,
@@ -23,6 +25,7 @@ from ursa.store import (
     Store,
     TransientError,
 )
+from ursa.store.conduct import Conduct, KnownConduct
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
 from ursa.store.protocol import SHA256_KEY, Body
@@ -66,7 +69,8 @@ def store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     server = buckets.server
     location = S3Location(server.endpoint_url, buckets.raw, "us-east-1", "raw_rw")
     secret = Credentials(server.access_key, server.secret_key)
-    return S3Store(location, lambda _again: secret, RequestCounter())
+    conduct = KnownConduct(None, server.endpoint_url, buckets.raw)
+    return S3Store(location, lambda _again: secret, RequestCounter(), conduct)
 
 
 def expect_failure(request: pytest.FixtureRequest, reason: str) -> None:
@@ -130,11 +134,56 @@ def test_put_takes_views(store: Store, body: Body) -> None:
 @pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
 def test_evidence(store: Store, kind: str, size: int) -> None:
     written = put(store, "k", block(1, size))
-    # The checksum that a server tells is a claim as long as nobody has seen it refuse a wrong one (test_store_conduct):
-    # moto repeats whatever it was sent.
-    assert written.evidence == ("sha256" if kind == "local" else "etag")
+    # moto answers 200 to a wrong checksum, and tells again whatever it was sent: only the ETag speaks there.
+    assert written.evidence is (Evidence.ETAG if kind == "moto" else Evidence.SHA256)
+    assert store.head("k").checked_sha256 == (None if kind == "moto" else hashlib.sha256(block(1, size)).hexdigest())
     if kind != "local":
         assert written.etag == hashlib.md5(block(1, size)).hexdigest()
+
+
+def test_conduct(store: Store, kind: str) -> None:
+    if isinstance(store, S3Store):
+        assert store.conduct() == Conduct(conditions=True, checks_sha256=kind == "weed")
+    assert list(store.list("")) == []
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        hashlib.sha256(b"1").hexdigest(),
+        hashlib.sha256(b"1").hexdigest().upper(),
+        f"sha256:{hashlib.sha256(b'1').hexdigest()}",
+        base64.b64encode(hashlib.sha256(b"1").digest()).decode(),
+    ],
+    ids=["hex", "upper case", "prefixed", "base64"],
+)
+def test_a_claim_as_other_uploaders_spell_it(store: Store, stated: str) -> None:
+    claimed(store, stated)
+    for info in (store.head("k"), store.read("k")[1]):
+        assert info.sha256 == hashlib.sha256(b"1").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "stated", ["see manifest", "0" * 63, "0" * 65, "g" * 64, "1B2M2Y8AsgTpgAmY7PhCfg==", "sha256:"]
+)
+def test_a_claim_that_is_none(store: Store, stated: str) -> None:
+    claimed(store, stated)
+    for info in (store.head("k"), store.read("k")[1]):
+        assert info.sha256 is None
+        assert (info.metadata or {})[SHA256_KEY] == stated
+
+
+def claimed(store: Store, stated: str) -> None:
+    """An object of another uploader's, who stated its sha256 in its own way."""
+    upload_id = store.create_upload("k", metadata={SHA256_KEY: stated})
+    store.complete_upload("k", upload_id, send(store, "k", upload_id, [b"1"]))
+
+
+def test_parts_have_no_checksum_of_the_whole(store: Store, kind: str) -> None:
+    upload_id = store.create_upload("k", metadata={SHA256_KEY: "ab" * 32})
+    store.complete_upload("k", upload_id, send(store, "k", upload_id, [b"1"]))
+    wanted = hashlib.sha256(b"1").hexdigest() if kind == "local" else None
+    assert store.head("k").checked_sha256 == wanted
 
 
 @pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
@@ -272,14 +321,6 @@ def test_list_prefixes(store: Store) -> None:
     assert list(store.list_prefixes("nothing/")) == []
 
 
-def test_list_goes_on_after_a_thousand(store: Store) -> None:
-    wanted = [f"many/{number:04d}" for number in range(1005)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: put(store, key, b"1"), wanted))
-    put(store, "other", b"1")
-    assert Counter(info.key for info in store.list("many/")) == Counter(wanted)
-
-
 def pages(store: Store, prefix: str, start_after: str = "") -> list[list[str]]:
     """All pages, by their keys."""
     found, token = [], None
@@ -319,10 +360,12 @@ def test_a_directory_without_its_slash_is_no_start(store: Store, kind: str) -> N
     assert "p/b/x" in pages(store, "p/", "p/b/")[0]
 
 
-def test_pages_of_a_thousand(store: Store) -> None:
+def test_a_thousand_keys_a_page(store: Store) -> None:
     wanted = [f"many/{number % 7}/{number:04d}" for number in range(1005)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: put(store, key, b"1"), wanted))
+    put(store, "other", b"1")
+    assert Counter(info.key for info in store.list("many/")) == Counter(wanted)
     first, second = pages(store, "many/")
     assert (len(first), len(second)) == (1000, 5)
     assert first + second == sorted(wanted)
@@ -402,8 +445,7 @@ def test_multipart(store: Store, kind: str) -> None:
     assert info.sha256 == "ab" * 32
     assert info.size_bytes == listed.size_bytes == sum(map(len, bodies))
     assert list(store.list_uploads("")) == []
-    if kind != "local":
-        assert etag == multipart_etag(md5s)
+    assert etag == (hashlib.sha256(b"".join(bodies)).hexdigest() if kind == "local" else multipart_etag(md5s))
 
 
 def test_etags_that_are_no_hash_do_not_look_like_one(store: Store, kind: str) -> None:

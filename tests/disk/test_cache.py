@@ -1,74 +1,22 @@
-"""What the files cache keeps, and that whatever becomes of it costs a reading and never the truth."""
+"""What the files cache keeps: files that were read or seen, what was measured of objects, notes."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import signal
-import sqlite3
 import subprocess
 import sys
-import threading
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from cache_tools import ETAG, KEY, OTHER_SHA, PATH, PRINT, REC, ROOT, SHA, STORE, Opened, Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ursa.disk import place
-from ursa.disk.cache import KEPT, KEPT_DAYS, Entry, FilesCache
-from ursa.disk.clock import Clock, system_clock
+from ursa.disk.cache import KEPT, KEPT_DAYS, Entry
+from ursa.disk.clock import system_clock
 from ursa.disk.fingerprint import SETTLED_S, Fingerprint
-from ursa.disk.mounts import Mount
 from ursa.disk.rows import fingerprint_text, parse_fingerprint
-
-ROOT = Path(__file__).parents[2]
-REC, PATH = "rec_a", "cam0/video.mp4"
-SHA = hashlib.sha256(b"a").hexdigest()
-OTHER_SHA = hashlib.sha256(b"b").hexdigest()
-PRINT = Fingerprint(12, 1_700_000_000_000_000_001, 1_700_000_000_000_000_002, 7)
-STORE, KEY, ETAG = "https://example.org/raw", "recordings/rec_a/cam0/video.mp4", "0123456789abcdef0123456789abcdef-2"
-
-
-@dataclass
-class Time:
-    """Clocks that a test sets."""
-
-    boot: str | None = str(uuid.UUID(int=1))
-    monotonic_s: float = 1000.0
-    now: datetime = datetime(2026, 11, 20, 3, tzinfo=UTC)
-
-    def clock(self) -> Clock:
-        return Clock(self.boot, lambda: self.monotonic_s, lambda: self.now)
-
-
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def opened(tmp_path: Path, time: Time) -> Iterator[Callable[..., FilesCache]]:
-    """``opened()`` opens the one cache of the test, as another process would."""
-    caches: list[FilesCache] = []
-
-    def make(directory: Path = tmp_path / "cache", at: Time = time) -> FilesCache:
-        caches.append(FilesCache.open(directory, clock=at.clock(), temp_dirs=()))
-        return caches[-1]
-
-    yield make
-    for cache in caches:
-        cache.close()
-
-
-Opened = Callable[..., FilesCache]
-
 
 # --- files -------------------------------------------------------------------------------------------------------------
 
@@ -254,8 +202,8 @@ def test_notes(opened: Opened) -> None:
 # --- growth ------------------------------------------------------------------------------------------------------------
 
 
-def days_of_use(opened: Opened, time: Time, count: int) -> None:
-    for _ in range(count):
+def days_of_use(opened: Opened, time: Time, days: int) -> None:
+    for _ in range(days):
         time.now += timedelta(days=1)
         opened().close()
 
@@ -291,323 +239,11 @@ def test_a_clock_that_was_wrong_for_some_days_drops_nothing(opened: Opened, time
     assert opened().entries(REC)
 
 
-# --- processes ---------------------------------------------------------------------------------------------------------
-
-WRITER = """
-import hashlib, sys
-from pathlib import Path
-from ursa.disk.cache import FilesCache
-from ursa.disk.fingerprint import Fingerprint
-cache = FilesCache.open(Path(sys.argv[1]))
-for number in range(int(sys.argv[3])):
-    sha256 = hashlib.sha256(f"{sys.argv[2]} {number}".encode()).hexdigest()
-    cache.remember(f"rec_{number % 7}", f"{sys.argv[2]}/{number}", Fingerprint(number, 1, 2, 3), sha256, ["e"])
-    print(number, flush=True)
-if sys.argv[4] == "wait":
-    sys.stdin.read()
-cache.close()
-"""
-
-
-def writer(directory: Path, name: str, count: int, end: str = "close") -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(directory), name, str(count), end]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def remembered(cache: FilesCache) -> set[str]:
-    return {
-        path for number in range(7) for path, entries in cache.entries(f"rec_{number}").items() if entries[0].sha256
-    }
-
-
-def test_two_processes(tmp_path: Path, opened: Opened) -> None:
-    directory = tmp_path / "cache"
-    both = [writer(directory, name, 300) for name in ("a", "b")]
-    for process in both:
-        process.communicate(timeout=120)
-        assert process.returncode == 0
-    assert remembered(opened(directory)) == {f"{name}/{number}" for name in ("a", "b") for number in range(300)}
-
-
-def test_a_kill_right_after_a_file_ended(tmp_path: Path, opened: Opened) -> None:
-    """Each line is printed after a file was remembered: whatever was printed must be there."""
-    directory = tmp_path / "cache"
-    process = writer(directory, "a", 100_000)
-    assert process.stdout is not None
-    told = [process.stdout.readline() for _ in range(200)]
-    process.send_signal(signal.SIGKILL)
-    told += process.stdout.readlines()
-    process.communicate(timeout=60)
-    whole = [line for line in told if line.endswith("\n")]
-    assert len(whole) < 100_000 and process.returncode == -signal.SIGKILL
-    assert {f"a/{line.strip()}" for line in whole} <= remembered(opened(directory))
-
-
-def test_threads(opened: Opened) -> None:
-    cache = opened()
-    start = threading.Barrier(8)
-
-    def work(number: int) -> None:
-        start.wait()
-        for turn in range(50):
-            cache.sight(REC, {f"{number}/{turn}": PRINT})
-            cache.remember(REC, f"{number}/{turn}", PRINT, SHA)
-            cache.entries(REC)
-
-    with ThreadPoolExecutor(8) as pool:
-        for future in [pool.submit(work, number) for number in range(8)]:
-            future.result()
-    assert len(opened().entries(REC)) == 400
-
-
-# --- damage ------------------------------------------------------------------------------------------------------------
-
-
-def file_of(cache: FilesCache) -> Path:
-    assert cache.path is not None
-    return cache.path
-
-
-def filled(opened: Opened, count: int = 400) -> Path:
-    """A cache's file, closed, of many pages."""
-    cache = opened()
-    for number in range(count):
-        cache.remember(f"rec_{number}", PATH, PRINT, SHA, ["e" * 32])
-    cache.prove(STORE, KEY, 12, ETAG, SHA)
-    path = file_of(cache)
-    cache.close()
-    assert path.stat().st_size > 20 * 4096
-    return path
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(os.urandom(path.stat().st_size))
-
-
-def empty_of_sense(path: Path) -> None:
-    path.write_bytes(b"not a database" * 1000)
-
-
-def truncated(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2 + 100)
-
-
-def another_version(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version = 9000")
-
-
-def without_a_version(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version = 0")
-
-
-def without_a_table(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("DROP TABLE files")
-
-
-def holes(path: Path) -> None:
-    """All pages but the first are nonsense: it opens, and fails later."""
-    with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(os.urandom(path.stat().st_size - 4096))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [garbage, empty_of_sense, truncated, another_version, without_a_version, without_a_table, holes],
-)
-def test_a_damaged_file_is_begun_anew(opened: Opened, time: Time, damage: Callable[[Path], None]) -> None:
-    path = filled(opened)
-    damage(path)
-    cache = opened()
-    for number in range(400):
-        assert cache.entries(f"rec_{number}") in ({}, {PATH: [Entry(PRINT, SHA, ("e" * 32,), time.now)]})
-    assert cache.proof(STORE, KEY, 12, ETAG) in (None, SHA)
-    for number in range(400):
-        cache.remember(f"rec_{number}", "new", PRINT, OTHER_SHA)
-    cache.close()
-    again = opened()
-    assert file_of(again) == path and not again.temporary
-    assert all("new" in again.entries(f"rec_{number}") for number in range(400))
-
-
-def test_damage_that_is_met_by_a_write_loses_nothing_of_it(opened: Opened) -> None:
-    path = filled(opened)
-    cache = opened()
-    assert not cache.temporary
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("DROP TABLE files")
-    cache.remember(REC, PATH, PRINT, SHA)
-    assert opened().entries(REC)[PATH][0].sha256 == SHA
-
-
-def test_two_that_meet_the_same_damage_end_in_one_file(opened: Opened) -> None:
-    path = filled(opened)
-    first, second = opened(), opened()
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("DROP TABLE files")
-    first.remember("rec_x", PATH, PRINT, SHA)
-    second.remember("rec_y", PATH, PRINT, SHA)
-    third = opened()
-    assert third.entries("rec_x") and third.entries("rec_y")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        f"UPDATE files SET sha256 = '{OTHER_SHA}'",
-        "UPDATE files SET sha256 = 7",
-        "UPDATE files SET sha256 = NULL",
-        "UPDATE files SET fingerprint = '1 2 3 4 '",
-        "UPDATE files SET fingerprint = x'00ff'",
-        "UPDATE files SET path = 'elsewhere'",
-        "UPDATE files SET rec_id = 'rec_b'",
-        "UPDATE files SET etags = '[1, 2]'",
-        "UPDATE files SET read_at = 'yesterday'",
-        "UPDATE files SET seen_s = -1e300",
-        "UPDATE files SET boot = '00000000-0000-0000-0000-000000000002'",
-        "UPDATE files SET seal = ''",
-        "UPDATE files SET etags = CAST(x'ff' AS TEXT)",
-        f"UPDATE proofs SET sha256 = '{OTHER_SHA}'",
-        "UPDATE proofs SET key = 'elsewhere'",
-        "UPDATE notes SET value = '['",
-        "UPDATE notes SET value = '[]'",
-        "UPDATE notes SET value = 7",
-    ],
-)
-def test_a_row_that_is_not_as_it_was_written_is_ignored(opened: Opened, change: str) -> None:
-    cache = opened()
-    cache.remember(REC, PATH, PRINT, SHA)
-    cache.prove(STORE, KEY, 12, ETAG, SHA)
-    cache.put_note("topic", STORE, {"a": 1})
-    path = file_of(cache)
-    cache.close()
-    with closing(sqlite3.connect(path)) as database:
-        assert database.execute(change).rowcount == 1
-        database.commit()
-    cache = opened()
-    if "files" in change:
-        assert cache.entries(REC) == {} and cache.entries("rec_b") == {}
-        assert not cache.was_sighted(REC, PATH, PRINT)
-    elif "proofs" in change:
-        assert cache.proof(STORE, KEY, 12, ETAG) is None and cache.proof(STORE, "elsewhere", 12, ETAG) is None
-    else:
-        assert cache.note("topic", STORE) is None
-
-
-NOT_TEXT = "a\udcff"
-
-
-def test_what_can_not_be_kept_is_not_and_nothing_raises(opened: Opened) -> None:
-    cache = opened()
-    cache.remember(REC, NOT_TEXT, PRINT, SHA, [NOT_TEXT, "", "e" * 1000, "good"])
-    cache.remember(REC, PATH, PRINT, SHA, [NOT_TEXT, "", "e" * 1000, "good"])
-    cache.sight(NOT_TEXT, {PATH: PRINT})
-    cache.prove(STORE, NOT_TEXT, 2**70, ETAG, SHA)
-    cache.put_note("topic", NOT_TEXT, {"a": 1})
-    cache.put_note("topic", STORE, {"a": NOT_TEXT})
-    assert cache.entries(NOT_TEXT) == {} and cache.note("topic", NOT_TEXT) is None
-    assert not cache.was_sighted(REC, NOT_TEXT, PRINT)
-    assert cache.proof(STORE, KEY, 2**70, ETAG) is None
-    assert cache.entries(REC)[PATH][0].etags == ("good",) and list(cache.entries(REC)) == [PATH]
-
-
-def test_closed_is_empty_and_raises_nothing(opened: Opened) -> None:
-    cache = opened()
-    cache.remember(REC, PATH, PRINT, SHA)
-    cache.close()
-    cache.close()
-    cache.remember(REC, PATH, PRINT, SHA)
-    cache.sight(REC, {PATH: PRINT})
-    cache.put_note("topic", STORE, {})
-    assert cache.entries(REC) == {} and not cache.was_sighted(REC, PATH, PRINT)
-    assert cache.proof(STORE, KEY, 12, ETAG) is None and cache.note("topic", STORE) is None
-
-
-def test_a_file_that_another_process_keeps_locked_is_waited_for_and_then_given_up(opened: Opened) -> None:
-    cache = opened()
-    cache._database.run(lambda connection: connection.execute("PRAGMA busy_timeout = 50"), None)
-    with closing(sqlite3.connect(file_of(cache), isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        cache.remember(REC, PATH, PRINT, SHA)
-        assert cache.entries(REC) == {}
-        other.execute("ROLLBACK")
-    cache.remember(REC, PATH, PRINT, SHA)
+def test_days_that_never_were_do_not_count_when_the_clock_is_right_again(opened: Opened, time: Time) -> None:
+    right = time.now
+    time.now += timedelta(days=3650)
+    days_of_use(opened, time, 20)
+    time.now = right
+    opened().remember(REC, PATH, PRINT, SHA)
+    days_of_use(opened, time, 10)
     assert opened().entries(REC)
-
-
-# --- places ------------------------------------------------------------------------------------------------------------
-
-
-def works_in_memory(cache: FilesCache) -> bool:
-    cache.remember(REC, PATH, PRINT, SHA)
-    return cache.temporary and cache.path is None and cache.entries(REC)[PATH][0].sha256 == SHA
-
-
-def test_where_nothing_can_be_written_it_is_in_memory(tmp_path: Path, opened: Opened) -> None:
-    (tmp_path / "file").touch()
-    assert works_in_memory(opened(tmp_path / "file" / "cache"))
-    assert works_in_memory(opened(tmp_path / "file"))
-    assert works_in_memory(opened(Path("/proc/ursa")))
-    assert works_in_memory(opened(tmp_path / "\0"))
-
-
-def test_a_read_only_directory(tmp_path: Path, opened: Opened) -> None:
-    directory = tmp_path / "readonly"
-    directory.mkdir()
-    directory.chmod(0o555)
-    if os.access(directory, os.W_OK):
-        pytest.skip("root may write anywhere")
-    assert works_in_memory(opened(directory))
-
-
-def test_a_directory_where_the_file_should_be(tmp_path: Path, opened: Opened) -> None:
-    path = file_of(opened())
-    other = tmp_path / "other" / path.name
-    other.mkdir(parents=True)
-    assert works_in_memory(opened(other.parent))
-
-
-def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HOME")
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for a uid that passwd doesn't know
-    with closing(FilesCache.open()) as cache:
-        assert works_in_memory(cache)
-
-
-def test_the_users_cache_directory(home: Path) -> None:
-    with closing(FilesCache.open(temp_dirs=())) as cache:
-        assert file_of(cache).is_relative_to(home)
-        assert file_of(cache).parent.stat().st_mode & 0o077 == 0
-
-
-def test_what_is_temporary(tmp_path: Path) -> None:
-    on = {kind: lambda descriptor, kind=kind: Mount(kind) for kind in ("ext4", "tmpfs", "nfs4", "")}
-    assert not place.is_temporary(tmp_path, (), on["ext4"])
-    assert not place.is_temporary(tmp_path, (), on["nfs4"])
-    assert not place.is_temporary(tmp_path, (), on[""])
-    assert place.is_temporary(tmp_path, (), on["tmpfs"])
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    (tmp_path / "real" / "cache").mkdir(parents=True)
-    for directory in ("real", "real/cache", "link/cache"):
-        assert place.is_temporary(tmp_path / directory, (str(tmp_path / "link"),), on["ext4"])
-    assert not place.is_temporary(tmp_path / "really", (str(tmp_path / "real"),), on["ext4"])
-
-
-def test_what_is_below_the_temp_directory_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with closing(FilesCache.open(tmp_path / "cache")) as cache:
-        assert cache.temporary and file_of(cache).exists()
-
-
-def test_machines_that_share_a_home_have_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert place.file_name("a") != place.file_name("b")
-    one = tmp_path / "machine-id"
-    one.write_text(f"{'0a' * 16}\n")
-    assert place.machine_id([str(tmp_path / "none"), str(one)]) == "0a" * 16
-    one.write_text("uninitialized\n")
-    monkeypatch.setattr("socket.gethostname", lambda: "green-mantis")
-    assert place.machine_id([str(tmp_path / "none"), str(one)]) == "green-mantis"
-    assert "0a" * 16 not in place.file_name("0a" * 16)

@@ -134,7 +134,7 @@ def test_what_is_not_open_is_nowhere(tmp_path: Path) -> None:
 MOUNTS = """
 import subprocess, sys
 from ursa.disk.mounts import MountTable
-table = MountTable()
+table = MountTable(every_s=0.0)
 told = [table.changed()]
 subprocess.run(["mount", "-t", "tmpfs", "none", sys.argv[1]], check=True)
 told += [table.changed(), table.changed()]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import threading
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,6 +19,7 @@ import pytest
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError, StorageError
 from ursa.store import TransientError
+from ursa.store.conduct import KnownConduct
 from ursa.store.counting import RequestCounter
 from ursa.store.s3 import S3Location, S3Store
 
@@ -30,9 +36,28 @@ def listing(*keys: str, more: str = "", root: str = 'ListBucketResult xmlns="htt
     return f"<?xml version='1.0'?><{root}><EncodingType>url</EncodingType>{more}{items}</{name}>".encode()
 
 
+class Noted:
+    """The note of a machine that has asked a server today."""
+
+    def __init__(self, checks: bool | None) -> None:
+        self._checks = checks
+
+    def note(self, topic: str, about: str) -> Mapping[str, Any] | None:
+        assert topic == "server" and "/bucket" in about
+        if self._checks is None:
+            return None
+        return {"conditions": True, "checks_sha256": self._checks, "at": time.time()}
+
+    def put_note(self, topic: str, about: str, value: Mapping[str, Any] | None) -> None:
+        raise AssertionError(f"a reading role noted {value} of {topic} {about}")
+
+
 @contextmanager
-def answering(*replies: Reply) -> Iterator[tuple[S3Store, list[str]]]:
-    """A store at a server that gives these replies in turn, and what it was asked."""
+def answering(*replies: Reply, checks: bool | None = None) -> Iterator[tuple[S3Store, list[str]]]:
+    """A store at a server that gives these replies in turn, and what it was asked.
+
+    ``checks``: what this machine has noted of whether it checks a sha256; None: nothing.
+    """
     asked: list[str] = []
     left = list(replies)
 
@@ -46,17 +71,23 @@ def answering(*replies: Reply) -> Iterator[tuple[S3Store, list[str]]]:
             for name, value in ({"Content-Length": str(len(body))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command == "GET":
+                self.wfile.write(body)
             self.close_connection = int(headers.get("Content-Length", len(body))) != len(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             """Nothing: the test's output is its own."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    location = S3Location(f"http://127.0.0.1:{server.server_port}", "bucket", "auto", "raw_ro")
+    url = f"http://127.0.0.1:{server.server_port}"
+    known = KnownConduct(Noted(checks), url, f"bucket-{uuid.uuid4().hex}")
+    location = S3Location(url, "bucket", "auto", "raw_ro")
     try:
-        yield S3Store(location, lambda _again: Credentials("k", "s", None), RequestCounter()), asked
+        yield S3Store(location, lambda _again: Credentials("k", "s", None), RequestCounter(), known), asked
     finally:
         server.shutdown()
         server.server_close()
@@ -154,9 +185,38 @@ def test_a_refusal_names_the_role() -> None:
 
 
 def test_metadata_is_found_however_its_name_is_written() -> None:
-    headers = {"X-Amz-Meta-Sha256": "FF" * 32, "ETag": '"e"', "Last-Modified": "Wed, 20 May 2026 19:56:28 GMT"}
+    headers = {"X-Amz-Meta-Sha256": "ff" * 32, "ETag": '"e"', "Last-Modified": "Wed, 20 May 2026 19:56:28 GMT"}
     with answering((200, headers, b"data")) as (store, asked):
         data, info = store.read("a b/ü+.txt")
     assert (data, info.size_bytes, info.etag, info.sha256) == (b"data", 4, "e", "ff" * 32)
     assert info.modified_at == datetime(2026, 5, 20, 19, 56, 28, tzinfo=UTC)
     assert asked == ["/bucket/a%20b/%C3%BC%2B.txt"]
+
+
+CHECKSUM = base64.b64encode(hashlib.sha256(b"data").digest()).decode()
+MULTI = '"0123456789abcdef0123456789abcdef-2"'
+
+
+@pytest.mark.parametrize(
+    ("headers", "checks", "counts"),
+    [
+        ({}, True, True),
+        ({"x-amz-checksum-type": "FULL_OBJECT"}, True, True),
+        ({"x-amz-checksum-type": "FULL_OBJECT", "ETag": MULTI}, True, True),
+        ({"ETag": MULTI}, True, False),
+        ({"x-amz-checksum-type": "COMPOSITE"}, True, False),
+        ({"x-amz-checksum-type": "COMPOSITE", "ETag": MULTI}, True, False),
+        ({"x-amz-checksum-sha256": f"{CHECKSUM}-2"}, True, False),
+        ({"x-amz-checksum-sha256": "yes"}, True, False),
+        ({}, False, False),
+        ({}, None, False),
+    ],
+)
+def test_a_checksum_of_the_whole_from_a_server_that_checks(
+    headers: dict[str, str], checks: bool | None, counts: bool
+) -> None:
+    told = {"ETag": '"e"', "Last-Modified": "Wed, 20 May 2026 19:56:28 GMT", "x-amz-checksum-sha256": CHECKSUM}
+    with answering((200, told | headers, b"data"), checks=checks) as (store, asked):
+        found = store.head("k").checked_sha256
+    assert found == (hashlib.sha256(b"data").hexdigest() if counts else None)
+    assert len(asked) == 1

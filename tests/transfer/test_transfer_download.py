@@ -285,7 +285,32 @@ def test_an_object_of_another_length(store: LocalStore, dest: Path, size: int, k
     assert files_below(dest) == []
 
 
+def test_a_large_object_that_is_replaced_for_ever_leaves_nothing(store: LocalStore, dest: Path) -> None:
+    one = wanted(store, dest, "k", BIG)
+    others = iter(noise(len(BIG), seed) for seed in (7, 8, 9))
+
+    def replace_it(_key: str, *, start: int, **_options: object) -> None:
+        if start == 2 * RANGE:
+            # The other ranges are whole, and marked.
+            while not (found := list(dest.glob("*.done"))) or found[0].read_bytes().count(b" ") < 2:
+                pass
+            other = next(others)
+            store.put("k", other, sha256=sha256(other))
+
+    with pytest.raises(StorageError, match="was replaced 3 times while it was fetched"):
+        fetch(Tap(store, before={"stream": replace_it}), [one])
+    assert files_below(dest) == []
+
+
 # --- rows that prove nothing
+
+
+def test_the_length_is_the_objects_own(store: LocalStore, dest: Path) -> None:
+    """A row that proves nothing may state less than the object has, under the ETag that it has."""
+    one = replace(wanted(store, dest, "k", b"1234", known=False), size_bytes=3)
+    with pytest.raises(ChecksumMismatchError, match="k has 4 bytes, the catalog states 3"):
+        fetch(store, [one])
+    assert files_below(dest) == []
 
 
 @pytest.mark.parametrize("size", [0, 1000, len(BIG)], ids=["empty", "small", "large"])

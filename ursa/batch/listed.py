@@ -15,7 +15,8 @@ from ursa.store import ObjectInfo, Store
 DIGEST_BYTES = 16
 _AT_ONCE = 8
 _PAGE_OBJECTS = 1_000
-# Fewer pages than this are as fast one after the other, and their last ones are not full.
+# The last page of a range is not full as a rule: a request more for each.
+_MOST_RANGES = 4
 _FEWEST_PAGES = 3
 
 
@@ -38,10 +39,10 @@ class Listed:
     def begin(self, rec_ids: Sequence[str], objects: int) -> None:
         """Begin to list these recordings, sorted, which have about so many objects; what was listed before is forgotten."""
         self._futures = {}
-        if not self._ranges:
+        if not self._ranges or not rec_ids:
             return
         pages = -(-objects // _PAGE_OBJECTS)
-        parts = max(1, min(_AT_ONCE, pages // _FEWEST_PAGES, len(rec_ids)))
+        parts = max(1, min(_MOST_RANGES, pages // _FEWEST_PAGES, len(rec_ids)))
         size = -(-len(rec_ids) // parts)
         for start in range(0, len(rec_ids), size):
             names = rec_ids[start : start + size]
@@ -84,7 +85,7 @@ class Listed:
         end = f"{self._prefix}{last}/"
         while True:
             self._stopped()
-            start = "" if token else f"{self._prefix}{first}"
+            start = "" if token else f"{self._prefix}{first}/"
             page = self._store.list_page(self._prefix, start_after=start, token=token)
             yield page.objects
             for info in page.objects:

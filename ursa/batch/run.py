@@ -28,12 +28,12 @@ from ursa.errors import (
     UrsaError,
     unexpected,
 )
-from ursa.events import UploadCallback, UploadProgress
 from ursa.manifest import check_rec_id, shown
 from ursa.policies import Existing, OnFailure
 from ursa.recording import os_error_in_words
 from ursa.register.results import IngestPlan
 from ursa.register.several import Outcome
+from ursa.telling import of_callback
 
 NO_MANIFEST = "no manifest (run reconstruct first)"
 INTERRUPTED = "interrupted"
@@ -73,8 +73,6 @@ class BatchRun:
     counts: dict[str, int] = field(default_factory=lambda: {"ok": 0, "have": 0, "skip": 0, "fail": 0})
     ended_by: UrsaError | None = None
     estimate: Estimate = field(default_factory=Estimate)
-    raised: BaseException | None = None
-    """What the caller's own progress callback raised: that ends the run."""
     _why_stopped: str | None = None
     _pending: list[Future[Outcome] | None] = field(default_factory=list)
     _todo: deque[_Task] = field(default_factory=deque)
@@ -134,14 +132,6 @@ class BatchRun:
             if not (outcome.status == "skip" and outcome.reason.startswith(INTERRUPTED)):
                 self._count(outcome)
                 yield outcome
-
-    def tell(self, callback: UploadCallback, event: UploadProgress) -> None:
-        """Pass an event on to the caller; what the caller's callback raises ends the run."""
-        try:
-            callback(event)
-        except BaseException as error:
-            self.raised = error
-            raise
 
     def _count(self, outcome: Outcome) -> None:
         self.counts[outcome.status] += outcome.reached
@@ -219,7 +209,7 @@ class BatchRun:
 
     def _attempt(self, task: _Task, slot: Slot) -> Outcome:
         rec_dir, began = task.rec_dir, time.monotonic()
-        rec_id = rec_dir.absolute().name
+        rec_id = rec_dir.name or rec_dir.absolute().name
         again = task.twin is not None and task.twin.result().status != "have"
         if self._why_stopped is not None:
             return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped, reached=False)
@@ -235,7 +225,7 @@ class BatchRun:
             why = f"{self._why_stopped or INTERRUPTED}; it goes on next time"
             return Outcome(rec_dir, rec_id, "skip", reason=why, reached=False)
         except Exception as error:
-            if error is self.raised:
+            if of_callback(error):
                 self._why_stopped = INTERRUPTED
                 raise
             outcome = Outcome(rec_dir, rec_id, "fail", error=_as_ursa(error, rec_dir))

@@ -79,6 +79,7 @@ class Survey:
         self._reread_after_s = reread_after_s
         self._looks: list[Surveyed | None] = [None] * len(rec_dirs)
         self._changed = threading.Condition()
+        self._awaited: set[int] = set()
         self._next = iter(range(len(rec_dirs)))
         self._left = len(rec_dirs)
         self._one = threading.Lock()
@@ -101,7 +102,9 @@ class Survey:
         """What was found there; waits for it."""
         number = self._at[str(rec_dir)]
         with self._changed:
+            self._awaited.add(number)
             self._changed.wait_for(lambda: self._looks[number] is not None or self._stopped)
+            self._awaited.discard(number)
             return self._looks[number] or Surveyed()
 
     def has_turn(self, rec_dir: Path) -> bool:
@@ -136,7 +139,8 @@ class Survey:
             with self._changed:
                 self._looks[number] = look
                 self._left -= 1
-                self._changed.notify_all()
+                if number in self._awaited or not self._left:
+                    self._changed.notify_all()
 
 
 class _DoubtError(Exception):
@@ -161,7 +165,7 @@ _Found = tuple[str, str, os.stat_result]
 def _judged(
     rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_after_s: float, seen_at: float
 ) -> Surveyed:
-    rec_id = rec_dir.absolute().name
+    rec_id = rec_dir.name or rec_dir.absolute().name
     entries, now = cache.entries(rec_id), datetime.now(UTC)
     known: set[bytes] = set()
     raw, unknown, unknown_bytes = False, 0, 0
@@ -228,7 +232,7 @@ def _read(rec_dir: Path, path: str, name: str, stat: os.stat_result, cache: File
         _, digest = read_file(source_of(file))
     except UrsaError as error:
         raise _DoubtError from error
-    Memory(cache, rec_dir.absolute().name, 0.0).remember(path, digest)
+    Memory(cache, rec_dir.name or rec_dir.absolute().name, 0.0).remember(path, digest)
     return digest.sha256
 
 

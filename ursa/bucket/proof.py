@@ -2,7 +2,7 @@
 
 A *measurement*: ursa hashed the object's bytes, or those of a file whose ETag the object has; or a server that was seen to
 refuse a wrong checksum has checked ours. A *claim* is what is stated: by a manifest, by the object's own metadata (whoever
-wrote it), by a row whose evidence is a claim. A claim proves nothing (``docs/decisions/011-claims-and-measurements.md``).
+wrote it), by a row whose evidence is a claim. A claim proves nothing (``docs/decisions/006-claims-and-measurements.md``).
 """
 
 from __future__ import annotations

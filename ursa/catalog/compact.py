@@ -105,6 +105,7 @@ def _compact(
     sort = depth([file for file in before if file.size_bytes >= table.layout.small_bytes]) > _SORTED_DEPTH
     vacuumed = 0
     if not dry_run:
+        table.admit()
         sort = _merge_or_sort(table, operation_id)
         with words(table.uri, "checkpoint"):
             table.delta.create_checkpoint()

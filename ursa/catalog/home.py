@@ -10,6 +10,7 @@ from typing import Any
 from ursa.catalog._pointer import FIRST_PREFIX, Pointer, no_pointer, read_pointer, write_pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.author import Author
+from ursa.catalog.retention import CleanUpRefusedError
 from ursa.catalog.rewrite import TableFiles
 from ursa.catalog.tables import CatalogTable
 from ursa.store import PreconditionFailedError, Store
@@ -23,7 +24,7 @@ class CatalogHome:
 
     ``base_uri``: what deltalake puts before a key, ``s3://bucket/`` or a directory. ``options``: deltalake's storage
     options, secrets included, made when needed and held in memory only. ``create``: make a catalog on first use.
-    ``clean_up``: as of ``TableFiles``.
+    ``clean_up`` and ``admit``: as of ``TableFiles``.
     """
 
     store: Store
@@ -33,7 +34,8 @@ class CatalogHome:
     profile: str
     author: Author
     create: bool
-    clean_up: Callable[[str], object] = str
+    clean_up: Callable[[CleanUpRefusedError | None], object] = str
+    admit: Callable[[], object] = str
 
     def table_uri(self, prefix: str, name: str) -> str:
         """The URI of a table of the catalog under ``prefix``."""
@@ -41,7 +43,7 @@ class CatalogHome:
 
     def table_files(self, prefix: str, name: str) -> TableFiles:
         """The files of a table of the catalog under ``prefix``."""
-        return TableFiles(self.store, f"{self.assets_prefix}{prefix}/{name}/", self.clean_up)
+        return TableFiles(self.store, f"{self.assets_prefix}{prefix}/{name}/", self.clean_up, self.admit)
 
     def pointer(self) -> Pointer:
         """The live catalog. Raises ``ConfigError`` where there is none and none may be made."""
@@ -58,6 +60,7 @@ class CatalogHome:
         made = pointer is None
         if pointer is None:
             operation_id = uuid.uuid4().hex
+            self.admit()
             for kind in KINDS:
                 uri = self.table_uri(FIRST_PREFIX, kind.name)
                 CatalogTable.create(kind, uri, self.options(), self.author, operation_id)

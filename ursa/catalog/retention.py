@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from ursa.catalog._pointer import is_catalog_prefix
-from ursa.catalog.words import words
 from ursa.errors import StorageError
 from ursa.store import ObjectInfo, Store
 
@@ -32,6 +31,7 @@ SETTLED = timedelta(days=1)
 """What is younger may belong to a run that is alive."""
 MAX_SKEW = timedelta(minutes=15)
 """S3 and R2 refuse requests whose signature is further off; a machine whose clock is has no say in what is old."""
+_TOPIC = "clean-up refused"
 _KEPT_CHECKPOINTS = 2
 _SIDE_BY_SIDE = 16
 _COMMIT = re.compile(r"_delta_log/(\d{20})\.json")
@@ -48,7 +48,44 @@ def local_time() -> datetime:
 
 
 class CleanUpRefusedError(Exception):
-    """Nothing may be deleted by age; the message says why."""
+    """Nothing may be deleted by age; the message says why. ``at``: the server's time then, None where it tells none."""
+
+    def __init__(self, why: str, at: datetime | None = None) -> None:
+        super().__init__(why)
+        self.at = at
+
+
+class Notes(Protocol):
+    """What this machine notes about something (``ursa.disk.cache.FilesCache``)."""
+
+    def note(self, topic: str, about: str) -> Mapping[str, Any] | None:
+        """What was noted; None where nothing was."""
+
+    def put_note(self, topic: str, about: str, value: Mapping[str, Any] | None) -> None:
+        """Note something; None takes it away."""
+
+
+def note_clean_up(notes: Notes, store: str, refused: CleanUpRefusedError | None) -> None:
+    """Note since when clean-up has been refused, or that it is not; ``store``: endpoint and bucket, or the directory."""
+    before = refused_since(notes, store)
+    if refused is None:
+        if before:
+            notes.put_note(_TOPIC, store, None)
+        return
+    since = before[0] if before else refused.at or local_time()
+    notes.put_note(_TOPIC, store, {"since": since.isoformat(timespec="seconds"), "why": str(refused)})
+
+
+def refused_since(notes: Notes, store: str) -> tuple[datetime, str] | None:
+    """Since when, by the server's clock, clean-up has been refused, and why; None where it is not."""
+    noted = notes.note(_TOPIC, store) or {}
+    since, why = noted.get("since"), noted.get("why")
+    if not isinstance(since, str) or not isinstance(why, str):
+        return None
+    try:
+        return datetime.fromisoformat(since), why
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +145,7 @@ def list_table(store: Store, prefix: str, clock: Clock = local_time, below: str 
         page = store.list_page(prefix + below, token=token)
         if page.now is None:
             raise CleanUpRefusedError(f"{store.uri} does not tell its time, and nothing is deleted by another clock")
-        _compare(clock() - page.now)
+        _compare(clock() - page.now, page.now)
         moments.append(page.now)
         objects |= {info.key.removeprefix(prefix): info for info in page.objects}
         token = page.token
@@ -116,10 +153,12 @@ def list_table(store: Store, prefix: str, clock: Clock = local_time, below: str 
             return Listed(objects, min(moments))
 
 
-def _compare(ahead: timedelta) -> None:
+def _compare(ahead: timedelta, at: datetime) -> None:
     if abs(ahead) > MAX_SKEW:
         way = "ahead of" if ahead > timedelta() else "behind"
-        raise CleanUpRefusedError(f"this machine's clock is {duration(abs(ahead.total_seconds()))} {way} the server's")
+        raise CleanUpRefusedError(
+            f"this machine's clock is {duration(abs(ahead.total_seconds()))} {way} the server's", at
+        )
 
 
 def duration(seconds: float) -> str:
@@ -140,9 +179,9 @@ def clean_up(table: CatalogTable[Any], files: TableFiles, clock: Clock = local_t
     try:
         gone = _expired(table, files, clock)
     except CleanUpRefusedError as refused:
-        files.clean_up(str(refused))
+        files.clean_up(refused)
         raise
-    files.clean_up("")
+    files.clean_up(None)
     if not dry_run:
         files.delete(gone.data)
         for start in range(0, len(gone.log), _SIDE_BY_SIDE):
@@ -218,9 +257,7 @@ def _proven(table: CatalogTable[Any], listed: Listed) -> int | None:
     if len(listed.checkpoints) < _KEPT_CHECKPOINTS or not any(number < newest for number in listed.commits):
         return None
     try:
-        opened = table.at(newest)
-        with words(table.uri, f"open version {newest} of"):
-            opened.file_uris()
+        # Reads the checkpoint whole.
+        return newest if table.at(newest).version() == newest else None
     except StorageError:
         return None
-    return newest if opened.version() == newest else None

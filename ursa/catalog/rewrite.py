@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from ursa.catalog.layout import DataFile
+from ursa.catalog.retention import CleanUpRefusedError
+from ursa.errors import StorageError
 from ursa.names import disk_name
 from ursa.store import NotFoundError, Store
 
@@ -30,12 +32,13 @@ _SIDE_BY_SIDE = 8
 @dataclass(frozen=True, slots=True)
 class TableFiles:
     """A table's files as objects: ``prefix`` is the table's, and ends in a slash. ``clean_up``: told of each deletion by
-    age, "" or why it was refused.
+    age, None or why it was refused. ``admit``: called before each write, raises where the server may not be written to.
     """
 
     store: Store
     prefix: str
-    clean_up: Callable[[str], object] = str
+    clean_up: Callable[[CleanUpRefusedError | None], object] = str
+    admit: Callable[[], object] = str
 
     def has_version(self, version: int) -> bool:
         """Whether the log has this commit. Raises ``StorageError``."""
@@ -44,6 +47,16 @@ class TableFiles:
         except NotFoundError:
             return False
         return True
+
+    def commit_info(self, version: int) -> Mapping[str, Any]:
+        """What a commit says of itself; nothing where another tool made it so. Raises ``StorageError``."""
+        name = f"_delta_log/{version:020}.json"
+        try:
+            actions = [json.loads(line) for line in self.read(name).splitlines() if line.strip()]
+            return next((dict(action["commitInfo"]) for action in actions if "commitInfo" in action), {})
+        except (ValueError, TypeError) as error:
+            key = self.prefix + name
+            raise StorageError(f"can't read {self.store.uri}/{key}: {error}", key=key, operation="read") from None
 
     def read(self, name: str) -> bytes:
         """A file's content. Raises ``StorageError``."""

@@ -43,6 +43,7 @@ _CONFIGURATION = {
 # By default every commit lists the whole log to see what is too old, and it has 90 days of them: see ``_maintain``.
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _GIVE_UP_AFTER_S = 120.0
+_PAUSE_S = 0.2
 _LISTED_WITHIN_S = 3600.0
 _OTHER_FAILURES = 3
 
@@ -131,9 +132,15 @@ class CatalogTable(OpenTable[Row]):
                 # Two first runs at once: what counts is that the table opens.
                 DeltaTable(uri, storage_options=dict(options))
 
+    def admit(self) -> None:
+        """Before a write: whether the server may be written to. Raises ``StorageError``."""
+        if self._objects is not None:
+            self._objects.admit()
+
     def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
         operation = operation or ("freeze" if prefix else "thaw")
+        self.admit()
         with words(self.uri, operation):
             self._table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
@@ -265,6 +272,7 @@ class CatalogTable(OpenTable[Row]):
             UnknownOutcomeError: it failed, and the server does not tell whether it is there.
             StorageError: it failed for another reason, and is not there.
         """
+        self.admit()
         before = self.version
         try:
             yield
@@ -291,9 +299,8 @@ class CatalogTable(OpenTable[Row]):
         for turn in itertools.count():
             try:
                 self.refresh()
-                newer = self.version - since
-                entries = self.history(newer + 1) if newer > 0 else []
-                return next((int(e.get("ursa_attempt") or 1) for e in entries if e.get("ursa_op_id") == op_id), None)
+                commits = (self._about(version) for version in range(self.version, since, -1))
+                return next((int(it.get("ursa_attempt", 1)) for it in commits if it.get("ursa_op_id") == op_id), None)
             except UrsaError as error:
                 if time.monotonic() > deadline:
                     raise UnknownOutcomeError(
@@ -302,8 +309,15 @@ class CatalogTable(OpenTable[Row]):
                         " found, and nothing is registered twice.",
                         operation="commit",
                     ) from error
-            time.sleep(random.uniform(0.5, 1.0) * min(0.2 * 2 ** min(turn, 6), 10.0))
+            time.sleep(random.uniform(0.5, 1.0) * min(_PAUSE_S * 2 ** min(turn, 6), 10.0))
         raise AssertionError
+
+    def _about(self, version: int) -> Mapping[str, Any]:
+        """What a commit says of itself. Raises ``StorageError``."""
+        if self._objects is None:
+            return self.history(self.version - version + 1)[-1]
+        # deltalake would keep every thread of this process waiting while it asks a server that does not answer.
+        return self._objects.commit_info(version)
 
     def _rewriter(self, rows: Any) -> WriterProperties:
         """For a commit that writes anew the files that ``rows`` go to, or any where there are none."""

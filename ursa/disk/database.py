@@ -21,8 +21,10 @@ T = TypeVar("T")
 
 SCHEMA = 1
 _BUSY_MS = 5_000
+_OPEN_MS = 30_000  # what is not opened now is not there for the whole run
 _CHECKPOINT_PAGES = 4_000  # 16 MB of WAL: each checkpoint is two fsyncs
 _POLL_S = 0.02
+_REPLACEMENTS = 3  # then the disk's inodes are taken to be unstable
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TABLES = """
 CREATE TABLE files (
@@ -51,8 +53,11 @@ class Database:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self._name = str(path)
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._inode: int | None = None
+        self._replacements = 0
         self._connection: sqlite3.Connection | None = self._open()
 
     def run(self, task: Callable[[sqlite3.Connection], T], default: T) -> T:
@@ -61,9 +66,11 @@ class Database:
         """
         with self._lock:
             for _ in range(2):
-                if self._connection is None:
+                if self._connection is None or os.getpid() != self._process:  # SQLite does not survive a fork
                     break
                 try:
+                    if self._replaced():
+                        self._begin_anew()
                     return task(self._connection)
                 except (sqlite3.Error, ValueError, OverflowError) as error:
                     self._undo()
@@ -72,12 +79,15 @@ class Database:
                         break
                     _log.info("files cache %s is damaged (%s): begun anew", self.path, error)
                     self._begin_anew()
+                except BaseException:  # Ctrl-C must not leave a transaction open, for which others wait
+                    self._undo()
+                    raise
             return default
 
     def close(self) -> None:
         """Nothing is kept after this."""
         with self._lock:
-            if self._connection is not None:
+            if self._connection is not None and os.getpid() == self._process:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()
                 self._connection = None
@@ -107,18 +117,26 @@ class Database:
             _log.info("files cache %s: %s: begun anew", path, error or "another version's")
             _remove(path)
             connection = _connect(path)
-        self._inode = _inode(path)
+        self._inode = _inode(self._name)
         return connection
+
+    def _replaced(self) -> bool:
+        """Whether the file was taken away or begun anew by another process: SQLite would go on writing to the old one."""
+        if self.path is None or self._replacements >= _REPLACEMENTS or _inode(self._name) == self._inode:
+            return False
+        self._replacements += 1
+        return True
 
     def _begin_anew(self) -> None:
         assert self._connection is not None
         with contextlib.suppress(OSError), _alone(self.path) if self.path else contextlib.nullcontext():
             # Another process may have begun a new one already. While ours is open its inode is no other file's.
-            ours = self.path is not None and _inode(self.path) == self._inode
+            ours = self.path is not None and _inode(self._name) == self._inode
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             if self.path is not None and ours:
                 _remove(self.path)
+        self._connection.close()  # also where the directory is gone
         self._connection = self._open()
 
 
@@ -140,7 +158,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    connection.execute(f"PRAGMA busy_timeout = {_OPEN_MS}")
     connection.execute("PRAGMA journal_mode = WAL").fetchone()
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
@@ -153,6 +171,7 @@ def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
         elif version != SCHEMA:
             raise AnotherSchemaError(f"version {version}, not {SCHEMA}")
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     return connection
 
 
@@ -170,18 +189,18 @@ def _remove(path: Path) -> None:
             os.unlink(name)  # noqa: PTH108  (texts)
 
 
-def _inode(path: Path) -> int | None:
+def _inode(path: str) -> int | None:
     with contextlib.suppress(OSError):
-        return path.stat().st_ino
+        return os.stat(path).st_ino  # noqa: PTH116  (asked at each call)
     return None
 
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """No other process opens or removes the file meanwhile, where the disk has locks; at most five seconds are waited."""
+    """No other process opens or removes the file meanwhile, where the disk has locks."""
     descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        until = time.monotonic() + _BUSY_MS / 1000
+        until = time.monotonic() + _OPEN_MS / 1000
         while time.monotonic() < until:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -15,7 +14,6 @@ from ursa.names import is_sha256
 
 COLUMNS = "rec_id, path, fingerprint, boot, seen_s, sha256, etags, read_at"
 MOST_ETAGS = 64
-_FINGERPRINT = re.compile(r"([0-9]{1,20}) (-?[0-9]{1,30}) (-|-?[0-9]{1,30}) (-|[0-9]{1,20}) (.*)", re.DOTALL)
 _ETAG_CHARACTERS = 256
 
 
@@ -38,18 +36,18 @@ class FileRow(NamedTuple):
 
     def sealed(self) -> tuple[object, ...]:
         """As it is written."""
-        return (*self, seal(self))
+        return (*self, seal(tuple(self)))
 
 
 def checked_row(values: tuple[object, ...]) -> FileRow | None:
     """A row that is as it was written; None where it is not."""
-    *fields, sealed = values
-    return FileRow(*fields) if seal(fields) == sealed else None  # type: ignore[arg-type]
+    fields = values[:-1]
+    return FileRow._make(fields) if seal(fields) == values[-1] else None
 
 
-def seal(values: Iterable[object]) -> str:
+def seal(values: tuple[object, ...]) -> str:
     """A checksum of a row."""
-    return hashlib.blake2b(repr(tuple(values)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def fingerprint_text(fingerprint: Fingerprint) -> str:
@@ -61,13 +59,15 @@ def fingerprint_text(fingerprint: Fingerprint) -> str:
 
 def parse_fingerprint(text: object) -> Fingerprint | None:
     """The reverse; None where it is not one."""
-    match = _FINGERPRINT.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    if not isinstance(text, str):
         return None
-    size, mtime, ctime, inode, volume = match.groups()
-    return Fingerprint(
-        int(size), int(mtime), None if ctime == "-" else int(ctime), None if inode == "-" else int(inode), volume
-    )
+    try:
+        size, mtime, ctime, inode, volume = text.split(" ", 4)
+        return Fingerprint(
+            int(size), int(mtime), None if ctime == "-" else int(ctime), None if inode == "-" else int(inode), volume
+        )
+    except ValueError:
+        return None
 
 
 def etags_text(etags: Iterable[str], before: str | None = None) -> str:
@@ -82,7 +82,7 @@ def parse_etags(text: str) -> tuple[str, ...]:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
         return ()
-    return tuple(etag for etag in found if _is_etag(etag)) if isinstance(found, list) else ()
+    return tuple(etag for etag in found if isinstance(etag, str)) if isinstance(found, list) else ()
 
 
 def parse_sha256_or_none(text: object) -> str | None:

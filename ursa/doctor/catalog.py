@@ -40,7 +40,7 @@ def catalog(patient: Patient) -> Finding:
     options = home.options()
     # One after another: a pool's threads would keep a process from ending when the server hangs.
     tables = [_open(home, kind, pointer.prefix, options) for kind in KINDS]
-    return judge(tables, pointer.prefix, patient.profile.name)
+    return judge_clean_up(judge(tables, pointer.prefix, patient.profile.name), patient.clean_up_refused)
 
 
 def judge(tables: list[_Table], prefix: str, profile: str) -> Finding:
@@ -56,6 +56,17 @@ def judge(tables: list[_Table], prefix: str, profile: str) -> Finding:
     if any(table.files > MANY_FILES for table in tables):
         return warn(f"{told}: many small files make every query slow", f"`ursa catalog compact --profile {profile}`")
     return ok(told)
+
+
+def judge_clean_up(finding: Finding, refused: tuple[datetime, str] | None) -> Finding:
+    """What was found of the catalog, with since when clean-up has been refused."""
+    if refused is None:
+        return finding
+    since, why = refused
+    mend = (
+        finding.mend or "Set the clock (see `clock`); then `ursa catalog compact` deletes what is past the retention."
+    )
+    return warn(f"{finding.detail}; clean-up has been refused since {since:%Y-%m-%d}: {why}", mend)
 
 
 def uploads(patient: Patient) -> Finding:

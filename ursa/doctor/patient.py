@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ursa.access import Access
 from ursa.catalog.home import CatalogHome
+from ursa.catalog.retention import refused_since
 from ursa.config import BucketRef, Role
 from ursa.credentials import Credentials, CredentialsProvider, provider_for
 from ursa.store import Store
@@ -61,6 +63,11 @@ class Patient(Access):
     def home(self) -> CatalogHome:
         """The catalog's home, where looking makes nothing."""
         return replace(self._home, create=False)
+
+    @property
+    def clean_up_refused(self) -> tuple[datetime, str] | None:
+        """Since when this machine has not deleted what is past the catalog's retention, and why."""
+        return refused_since(self._files, self._place(self.profile.assets.bucket))
 
     @property
     def credentials(self) -> CredentialsProvider:

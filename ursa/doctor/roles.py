@@ -212,7 +212,7 @@ def _expect(store: Store, key: str, body: bytes, otherwise: str) -> None:
 
 def _tidy(patient: Patient, name: Role) -> None:
     """A directory store keeps the directories of a deleted object and of its record."""
-    at, root = patient.bucket(name), patient.profile.root or Path()
+    root, at = patient.profile.root or Path(), patient.bucket(name)
     for directory in (root / at.bucket, root / ".ursa" / at.bucket / "metadata"):
         with contextlib.suppress(OSError):
             (directory / at.prefix / PROBE_DIR).rmdir()

@@ -36,10 +36,11 @@ UNKNOWN_PARTICIPANT = "__unknown__"
 """What a reconstructed manifest says where nobody recorded a name. Never a participant."""
 UNFINISHED_SUFFIXES = (".part", ".tmp", ".partial", ".filepart", ".crdownload", ".aria2")
 """Ends of names, in any case, of what copy programs and browsers write until it is whole."""
-UNFINISHED_PREFIXES = (".syncthing.", ".unison.")
+UNFINISHED_PREFIXES = (".syncthing.", ".unison.", ".ursa-")
 UNFINISHED_DIRS = frozenset({".rsync-partial"})
-SAFE_SAVE = ".sb-"
-"""In the middle of a name: what a Mac's programs write before they replace a file by it."""
+UNFINISHED_MARKS = (".sb-", ".ursa-mismatch")
+"""In the middle of a name: what a Mac's programs write before they replace a file by it, and what a download kept since it
+was not what is registered."""
 
 _OFFICE_LOCK = re.compile(r"\.~lock\..*#", re.DOTALL)
 # rsync's name for a copy of NAME until it is whole.
@@ -143,7 +144,8 @@ def is_unfinished_itself(path: str, beside: Beside, spared: Collection[str] = ()
     """As ``is_unfinished``, of the last name alone; the path of a directory ends in a slash."""
     is_dir = path.endswith("/")
     above, _, name = path.removesuffix("/").rpartition("/")
-    if name.lower().endswith(UNFINISHED_SUFFIXES) or name.startswith(UNFINISHED_PREFIXES) or SAFE_SAVE in name:
+    marked = any(mark in name for mark in UNFINISHED_MARKS)
+    if marked or name.lower().endswith(UNFINISHED_SUFFIXES) or name.startswith(UNFINISHED_PREFIXES):
         return not matches(path, spared)
     if is_dir and name in UNFINISHED_DIRS:
         return not matches(path, spared)

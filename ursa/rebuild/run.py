@@ -172,6 +172,7 @@ def _begin(run: _Run) -> Started:
 def _new_catalog(run: _Run, started: Started) -> None:
     """Open the catalog that is being filled, with the participants copied, and read what is done of it."""
     home = run.site.home
+    home.admit()
     for kind in KINDS:
         CatalogTable.create(kind, home.table_uri(started.prefix, kind.name), home.options(), home.author)
     run.new = Catalog(home, Pointer(started.prefix, "", "", started.previous))

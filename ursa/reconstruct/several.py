@@ -11,6 +11,7 @@ from pathlib import Path
 from ursa.errors import InvalidRecordingError, UrsaError, unexpected
 from ursa.manifest import shown
 from ursa.reconstruct.results import ReconstructResult
+from ursa.telling import of_callback
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ def reconstruct_several(
         except OSError as error:
             words = f"{shown(str(ref), 400)}: {error.strerror or error}"
             return ReconstructOutcome(ref, rec_id, error=InvalidRecordingError(words, path=str(ref)))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if of_callback(error):
+                raise
             return ReconstructOutcome(ref, rec_id, error=unexpected(error, rec_id))
 
     if jobs == 1:

@@ -16,7 +16,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
 from ursa.catalog.where import any_of, these_modalities
-from ursa.errors import RecordingExistsError, StorageError, UrsaError
+from ursa.errors import RecordingExistsError, StorageError, UrsaError, unexpected
 from ursa.policies import Action
 from ursa.register.build import Registration
 from ursa.register.decide import Decision, decide, identify
@@ -200,6 +200,8 @@ class _Round:
                 )
             except UrsaError as error:
                 decided[i] = error
+            except Exception as error:  # noqa: BLE001  (one member's, not the group's)
+                decided[i] = unexpected(error, item.row.rec_id)
         return decided
 
     def _lookup(self, rows: Iterable[RecordingRow]) -> list[RecordingRow]:

@@ -28,6 +28,7 @@ from ursa.register.proving import Upgrade, better
 from ursa.register.results import IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome
+from ursa.telling import of_callback
 from ursa.transfer.engine import Stop
 
 T = TypeVar("T")
@@ -173,7 +174,9 @@ def _ingest_group(
             return make_plan(services, rec_id, participant, overwrite=overwrite, progress=told[rec_id])
         except UrsaError as error:
             return error
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if of_callback(error):
+                raise
             return unexpected(error, rec_id)
 
     def prove(rec_id: str) -> UrsaError | None:
@@ -183,7 +186,9 @@ def _ingest_group(
                 look_again(services, found)
         except UrsaError as error:
             return error
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if of_callback(error):
+                raise
             return unexpected(error, rec_id)
         return None
 

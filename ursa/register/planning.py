@@ -21,7 +21,7 @@ from ursa.register.local import LocalRecording
 from ursa.register.memory import Memory, source_of
 from ursa.register.results import BucketFile, FileAction, PlannedFile
 from ursa.store import NotFoundError, ObjectInfo, Store
-from ursa.transfer.digest import Digest, digest, read_file
+from ursa.transfer.digest import Digest, digest, is_md5, is_multipart_etag, read_file
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.parts import MIB
 from ursa.transfer.upload import conflict
@@ -167,21 +167,31 @@ class _Comparing:
             action: FileAction = "upload" if info is None else "replace"
             key = info.key if info else (row.key if row and row.key else self.listing.key(file.path))
             return PlannedFile(file, key, action, local.sha256, info.etag if info else None, digest=local)
-        proof = self._proof(info, proof, local)
+        proof = self._proof(file, info, proof, local)
         if proof.sha256 != local.sha256:
             return PlannedFile(
                 file, info.key, "replace", local.sha256, proof.info.etag, digest=local, theirs_sha256=proof.sha256
             )
         return replace(self._skip(file, proof), digest=local, read_at=read_at)
 
-    def _proof(self, info: ObjectInfo, proof: Proof | None, local: Digest) -> Proof:
+    def _proof(self, file: LocalFile, info: ObjectInfo, proof: Proof | None, local: Digest) -> Proof:
         context = self.context
         if context.options.replace_objects:
             # Who replaces objects doubts them: one that has rotted has the ETag that it always had.
             return measure_now(context.store, info, context.proofs, context.go_on, read=True)
-        if proof is None and (proof := from_etags(info, local)) is not None:
-            context.proofs.record(info, proof.sha256)
+        if proof is None:
+            proof = from_etags(info, local) or self._by_etag_of_disk(file, info, local)
+            if proof is not None:
+                context.proofs.record(info, proof.sha256)
         return proof or measure_now(context.store, info, context.proofs, context.go_on)
+
+    def _by_etag_of_disk(self, file: LocalFile, info: ObjectInfo, local: Digest) -> Proof | None:
+        """Of a file that was read before, when its object had another ETag: reading the disk is cheaper than the object."""
+        if local.opened_at or not (is_md5(info.etag) or is_multipart_etag(info.etag)):
+            return None
+        again = digest(source_of(file), etag=info.etag, progress=self.context.go_on)
+        self.context.memory.remember(file.path, again)
+        return from_etags(info, again) if again.sha256 == local.sha256 else None
 
     def _hashed(self, file: LocalFile, etag: str) -> tuple[Digest, datetime | None]:
         """What the disk holds: as it was read before, where it is the same file; else it is read now.

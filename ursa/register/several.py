@@ -12,6 +12,7 @@ from typing import Literal
 from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError, unexpected
 from ursa.policies import Existing
 from ursa.register.results import IngestPlan, IngestResult
+from ursa.telling import of_callback
 
 Status = Literal["ok", "have", "skip", "fail"]
 
@@ -58,7 +59,9 @@ def ingest_several(
         except OSError as error:
             words = f"{rec_dir}: {error.strerror or error}"
             return Outcome(rec_dir, rec_id, "fail", error=InvalidRecordingError(words, path=str(rec_dir)))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if of_callback(error):
+                raise
             return Outcome(rec_dir, rec_id, "fail", error=unexpected(error, rec_id))
 
     if jobs == 1:

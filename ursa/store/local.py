@@ -27,6 +27,7 @@ from ursa.names import disk_name, on_disk
 from ursa.policies import Evidence
 from ursa.store.abandoned import remove_abandoned
 from ursa.store.local_records import Record, Records
+from ursa.store.local_walk import walk
 from ursa.store.protocol import (
     Body,
     NoSuchUploadError,
@@ -73,7 +74,7 @@ class LocalStore:
     def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
         directory = prefix[: prefix.rfind("/") + 1]
         with _words(prefix, "list"):
-            for key, stat in _walk(self._data, directory, prefix, after):
+            for key, stat in walk(self._data, directory, prefix, after):
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     record = self._records.told(key, stat)
                     yield ObjectInfo(key, record.size, record.sha256, _time(record.mtime_ns))
@@ -317,39 +318,6 @@ class LocalStore:
         with (self._own / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _walk(root: Path, directory: str, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Keys below ``directory`` ("" or with a trailing '/') that start with ``prefix`` and come after ``after``, in the
-    order of their bytes. Directories that hold none of them are not opened.
-    """
-    try:
-        with os.scandir(root / on_disk(directory)) as entries:
-            # A directory sorts as its keys do, with the '/': after `a.txt`, before `a0`.
-            found = sorted(
-                ((f"{directory}{disk_name(entry.name)}", entry, _is_directory(entry)) for entry in entries), key=_order
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for key, entry, below in found:
-        if below:
-            path = f"{key}/"
-            if (path.startswith(prefix) or prefix.startswith(path)) and (path > after or after.startswith(path)):
-                yield from _walk(root, path, prefix, after)
-        elif key.startswith(prefix) and key > after:
-            with contextlib.suppress(FileNotFoundError):
-                stat = entry.stat()
-                if S_ISREG(stat.st_mode):
-                    yield key, stat
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False)
-
-
-def _order(found: tuple[str, os.DirEntry[str], bool]) -> str:
-    # UTF-8 sorts as the characters' numbers do.
-    return f"{found[0]}/" if found[2] else found[0]
 
 
 def _gone(key: str, upload_id: str) -> NoSuchUploadError:

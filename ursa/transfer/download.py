@@ -86,7 +86,8 @@ def download(
     try:
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
+            # What arrived is told before an error that came at the same time.
+            for future in sorted(done, key=lambda each: each.exception() is not None):
                 index = pending.pop(future)
                 results[index] = future.result()
                 on_done(results[index])

@@ -288,7 +288,7 @@ class _LargeFile:
             return self.run._settle(self.item, local)
         except NoSuchUploadError:
             return self._settle_completed(local)
-        if etag in local.etags:
+        if etag in local.etags or etag == local.sha256:  # a directory's ETag is the sha256 that it measured
             return Uploaded(self.item, local, etag, Evidence.ETAG)
         return self.run._read_back(self.item, local)
 
