@@ -28,6 +28,8 @@ from ursa.transfer.engine import Engine
 
 READS_BYTES = 10 * 10**9
 """So much is read at the level ``head`` of objects that were uploaded again since they were registered."""
+UNREAD = "uploaded again since: not read; `--level full` reads it"
+"""The detail of such an object beyond that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +319,7 @@ def _unread(means: Means, row: FileRow, info: ObjectInfo, level: Level) -> FileC
     if not again:
         return FileCheck(row.path, Mark.SAME, row.size_bytes, row.evidence if not row.proven else Evidence.CLAIMED)
     if not means.reads.take(info.size_bytes):
-        return _differs(row, "uploaded again since: not read; `--level full` reads it")
+        return _differs(row, UNREAD)
     return _judged(row, None, measure_now(means.store, info, means.proofs))
 
 

@@ -170,6 +170,8 @@ def _has_manifest(rec_dir: Path) -> bool:
 
 def _mend(check: RecordingCheck, directory: str | None) -> str:
     """The next step where something is wrong."""
+    from ursa.verify import UNREAD
+
     rec_dir = shlex.quote(directory) if directory else "REC_DIR"
     marks = {file.mark for file in check.files}
     if check.on_disk and check.recording_hash is None:
@@ -179,7 +181,13 @@ def _mend(check: RecordingCheck, directory: str | None) -> str:
             return f"It is not registered, and has no manifest. `ursa reconstruct {rec_dir} --yes` makes one; ingest it then."
         return f"It is not registered. `ursa ingest {rec_dir}` uploads what is missing, and registers it."
     steps = []
-    if Mark.DIFFERENT in marks:
+    different = {file.detail for file in check.files if file.mark is Mark.DIFFERENT}
+    if different == {UNREAD}:
+        ref = rec_dir if directory else check.rec_id
+        steps.append(
+            f"`ursa verify {ref} --level full` reads what was uploaded again; until then nothing is known of it."
+        )
+    elif different:
         steps.append(
             "Find out which copy is right before anything is deleted. Where the disk is:"
             f" `ursa ingest {rec_dir} --overwrite --replace-objects`."

@@ -174,3 +174,90 @@ def test_a_root_is_pointed_to_what_is_below_it(nas: Path) -> None:
     done = verify(nas)
     assert done.returncode == 2 and "is no recording: recordings (rec_*) are below it" in done.stderr
     assert f"`ursa verify {nas}/rec_*/ --profile local`" in done.stderr
+
+
+# --- what was compared
+
+
+def rot(bucket: Path, number: int, path: str = "eeg_a/a.edf") -> None:
+    """Flip a byte of an object so that its record still counts: neither size nor times of the file tell."""
+    there = bucket / rec(number) / path
+    times, content = there.stat(), bytearray(there.read_bytes())
+    content[0] ^= 1
+    there.write_bytes(content)
+    os.utime(there, ns=(times.st_atime_ns, times.st_mtime_ns))
+    record = bucket.parents[1] / ".ursa/constellation-data/metadata/recordings" / rec(number) / path
+    told = json.loads(record.read_text())
+    assert told["mtime_ns"] == times.st_mtime_ns
+    record.write_text(json.dumps(told | {"ctime_ns": there.stat().st_ctime_ns}))
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The verdict of one recording."""
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_directory_is_read_on_both_sides(nas: Path, bucket: Path) -> None:
+    """May this disk be wiped? A byte that flipped in the bucket is found without being asked for."""
+    done = verify(nas / rec(1))
+    assert done.returncode == 0 and last_line(done) == f"OK   {rec(1)}: 3 same"
+    rot(bucket, 1)
+    assert verify(rec(1)).returncode == 0, "only reading tells"
+    done = verify(nas / rec(1))
+    assert done.returncode == 6 and f"FAIL {rec(1)}: 2 same, 1 different" in done.stdout
+    assert "* -       eeg_a/a.edf  (the disk and the bucket have other content)" in done.stdout
+
+
+@pytest.mark.parametrize("level", ["checksum", "head"])
+def test_a_directory_that_was_not_compared_by_reading_is_only_seen(nas: Path, bucket: Path, level: str) -> None:
+    rot(bucket, 1)
+    done = verify(nas / rec(1), "--level", level)
+    assert done.returncode == 0 and last_line(done).startswith(f"SEEN {rec(1)}: 3 same")
+    assert "no object was read back" in last_line(done) and "OK " not in done.stdout
+    done = verify(nas / rec(1), nas / rec(2), "--level", level)
+    assert last_line(done).startswith("2 recordings: 2 right, 0 wrong, 2 of them only seen; 6 files checked")
+    (recording, _summary) = map(json.loads, verify(nas / rec(1), "--level", level, "--json").stdout.splitlines())
+    assert (recording["status"], recording["level"]) == ("seen", level)
+
+
+def test_checksum_reads_the_disk(nas: Path) -> None:
+    (nas / rec(1) / "eeg_a/a.edf").write_bytes(b"eeg 9")
+    done = verify(nas / rec(1), "--level", "checksum")
+    assert done.returncode == 6 and "(the disk has another sha256 than is registered)" in done.stdout
+
+
+def test_claims_are_printed_and_counted_as_not_proven(bucket: Path) -> None:
+    """Registered from the bucket by what a manifest states: nothing has compared the bytes."""
+    make_recording(bucket, rec(4), FILES)
+    assert run_ursa("ingest-r2", rec(4), *LOCAL).returncode == 0
+    done = verify(rec(4))
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "= claimed camera_left/a.mp4",
+        "= claimed eeg_a/a.edf",
+        f"SEEN {rec(4)}: 2 same, 2 not proven; by size only: `--level full` reads them",
+    ]
+    done = verify("--all")
+    assert done.stdout.splitlines()[-1] == (
+        "1 recording: 1 right, 0 wrong, 1 of them only seen; 2 files checked, 2 not proven"
+    )
+    full = verify(rec(4), "--level", "full")
+    assert full.returncode == 0 and last_line(full) == f"OK   {rec(4)}: 2 same"
+    # This machine remembers what it measured.
+    assert last_line(verify(rec(4))) == f"OK   {rec(4)}: 2 same"
+
+
+def test_a_size_alone_is_printed_as_such(nas: Path, bucket: Path) -> None:
+    (bucket / rec(1) / "stitched_a").mkdir()
+    (bucket / rec(1) / "stitched_a/whole.mp4").write_bytes(b"stitched")
+    with DataInterface("local") as data:
+        data.enable_writes()
+        data.register_modality(
+            recording_hash=data.find_recording(rec(1)).recording_hash,
+            modality="stitched",
+            worker_id="a",
+            files=[{"path": "stitched_a/whole.mp4", "size_bytes": 8}],
+        )
+    done = verify(rec(1))
+    assert done.returncode == 0 and "= size    stitched_a/whole.mp4" in done.stdout
+    assert last_line(done).startswith(f"SEEN {rec(1)}: 3 same, 1 not proven; by size only")

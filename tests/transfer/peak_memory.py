@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ursa.policies import Evidence
 from ursa.store import Part, PutResult
 from ursa.transfer.digest import SourceFile
 from ursa.transfer.engine import Engine, Stop
@@ -22,7 +23,7 @@ class NullStore:
 
     def put(self, _key: str, _body: bytes, **_options: Any) -> PutResult:
         time.sleep(0.02)
-        return PutResult("0", "sha256")
+        return PutResult("0", Evidence.SHA256)
 
     def create_upload(self, _key: str, **_options: Any) -> str:
         return "id"
@@ -47,7 +48,15 @@ def main() -> None:
     items += [sparse(root / f"small{number}", 16 * MIB) for number in range(16)]
     store: Any = NullStore()
     with Engine() as engine:
-        upload(engine, store, items, stop=Stop(), open_uploads={}, on_event=lambda _event: None)
+        upload(
+            engine,
+            store,
+            items,
+            stop=Stop(),
+            open_uploads={},
+            compare=lambda _info, _local: None,
+            on_event=lambda _event: None,
+        )
     # Not getrusage: its peak is inherited from the process that started this one.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert peak is not None

@@ -9,16 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from conftest import Buckets
+from ursa.bucket.proof import NoProofs, holds
 from ursa.credentials import Credentials
-from ursa.store import OpenUpload, Store
+from ursa.policies import Evidence
+from ursa.store import ObjectInfo, OpenUpload, Store
 from ursa.store.counting import RequestCounter
 from ursa.store.s3 import S3Location, S3Store
-from ursa.transfer.digest import SourceFile
+from ursa.transfer.digest import Digest, SourceFile
 from ursa.transfer.engine import Engine, Stop
-from ursa.transfer.upload import Finished, Uploaded, UploadEvent, UploadItem, upload
+from ursa.transfer.parts import SINGLE_PUT_BYTES, part_bytes
+from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
 
 MIB = 1 << 20
+MOST = SINGLE_PUT_BYTES
+PART = part_bytes(MOST + 1)
+TAIL = 1000
+BIG = random.Random(1).randbytes(4 * PART + TAIL)  # five parts, more than goes in one request
 Hook = Callable[..., object]
 
 
@@ -106,6 +115,16 @@ def open_uploads(store: Store) -> dict[str, list[OpenUpload]]:
     return found
 
 
+def comparing(store: Store) -> Compare:
+    """As an ingest judges what is under a key already."""
+
+    def compare(info: ObjectInfo, local: Digest) -> tuple[str, Evidence] | None:
+        proof = holds(store, info, local, NoProofs())
+        return (proof.info.etag, proof.evidence) if proof else None
+
+    return compare
+
+
 def send(
     store: Store,
     items: Sequence[UploadItem],
@@ -124,6 +143,7 @@ def send(
             items,
             stop=stop or Stop(),
             open_uploads=open_uploads(store),
+            compare=comparing(store),
             on_event=on_event or noted.append,
         )
 
@@ -154,3 +174,25 @@ def touch_later(path: Path) -> None:
 def cut(data: bytes, size: int) -> Iterator[bytes]:
     """The pieces of ``data``, ``size`` bytes each."""
     return (data[start : start + size] for start in range(0, len(data), size))
+
+
+class AbandonedError(Exception):
+    """Ends a run as a power cut would, for the store."""
+
+
+def abandon_after(store: Store, file: SourceFile, parts: int) -> None:
+    """Leave an upload of ``file`` of which ``parts`` parts have arrived, in order."""
+    arrived: list[int] = []
+
+    def stop_in_time(_key: str, _upload_id: str, number: int, *_args: object, **_options: object) -> None:
+        if len(arrived) == parts:
+            raise AbandonedError
+        arrived.append(number)
+
+    with pytest.raises(AbandonedError):
+        send(Tap(store, before={"upload_part": stop_in_time}), [item(file)], transfers=1)
+
+
+def assert_whole(store: Store, key: str, data: bytes) -> None:
+    """The object is this and nothing else."""
+    assert sha256(b"".join(store.stream(key))) == sha256(data)

@@ -8,15 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tap import MIB, Tap, cut, describe, make_file, md5, noise, s3_store, sha256, touch_later
+from tap import MIB, cut, describe, make_file, md5, noise, sha256, touch_later
 
-from conftest import Buckets
 from ursa.errors import FileChangedError
-from ursa.store import ObjectInfo, Store
-from ursa.store.local import LocalStore
 from ursa.transfer.digest import Digest, digest, is_md5, is_multipart_etag
 from ursa.transfer.parts import COMMON_PART_BYTES, MAX_PARTS, likely_part_sizes, multipart_etag, part_bytes, part_count
-from ursa.transfer.prove import same_content
 
 PART_SIZES = [5 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB]
 MD5 = md5(b"some other content")
@@ -41,6 +37,11 @@ def reference_etag(path: Path, part_size: int) -> str:
     return f"{hashlib.md5(binary).hexdigest()}-{len(binary) // 16}"
 
 
+def identity(found: Digest) -> tuple[int, str, frozenset[str]]:
+    """What a digest says of the content."""
+    return found.size_bytes, found.sha256, found.etags
+
+
 # --- digest
 
 
@@ -48,8 +49,8 @@ def reference_etag(path: Path, part_size: int) -> str:
 def test_sha256_and_md5(tmp_path: Path, size: int) -> None:
     data = noise(size)
     file = make_file(tmp_path / "f", data)
-    assert digest(file) == Digest(size, sha256(data), frozenset())
-    assert digest(file, etag=MD5) == Digest(size, sha256(data), frozenset({md5(data)}))
+    assert identity(digest(file)) == (size, sha256(data), frozenset())
+    assert identity(digest(file, etag=MD5)) == (size, sha256(data), frozenset({md5(data)}))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,9 @@ def test_parts_suffice(size: int) -> None:
     assert part >= 5 * MIB
     assert 1 <= part_count(size, part) <= MAX_PARTS
     assert part in (5 * MIB, 8 * MIB, 16 * MIB) or part_count(size, part // 2) > MAX_PARTS
-    assert part in likely_part_sizes(size, part_count(size, part))
+    likely = likely_part_sizes(size, part_count(size, part))
+    # In one part it is the same ETag whatever that part could have held.
+    assert part in likely or part_count(size, part) == 1 == len(likely)
 
 
 @given(st.binary(max_size=200), st.integers(min_value=1, max_value=50))
@@ -125,13 +128,23 @@ def test_multipart_etag_by_hand(data: bytes, size: int) -> None:
     assert multipart_etag(one.hex() for one in digests) == f"{md5(b''.join(digests))}-{len(digests)}"
 
 
-def test_usual_cuts() -> None:
+def test_likely_cuts() -> None:
+    """The usual ones first, then every whole MiB and million of bytes where these are few."""
     assert set(PART_SIZES) <= set(COMMON_PART_BYTES)
     assert likely_part_sizes(40 * MIB, 8) == (5 * MIB,)
-    assert likely_part_sizes(40 * MIB, 5) == (8 * MIB,)
-    assert likely_part_sizes(40 * MIB, 3) == (16 * MIB,)
-    assert likely_part_sizes(40 * MIB, 1) == (50 * MIB, 64 * MIB)
-    assert likely_part_sizes(40 * MIB, 4) == ()
+    assert likely_part_sizes(40 * MIB, 5) == (8 * MIB, 9 * MIB, 9 * 10**6, 10**7)
+    assert likely_part_sizes(40 * MIB, 4) == (*(n * MIB for n in range(10, 14)), *(n * 10**6 for n in range(11, 14)))
+    assert likely_part_sizes(40 * MIB, 3)[0] == 16 * MIB
+    # Of a GiB in two parts there would be hundreds.
+    assert likely_part_sizes(1024 * MIB, 2) == ()
+    assert likely_part_sizes(60 * MIB, 2) == (32 * MIB, 50 * MIB)
+
+
+@given(st.integers(min_value=1, max_value=5 << 40), st.integers(min_value=2, max_value=MAX_PARTS))
+def test_every_likely_cut_gives_that_number_of_parts(size: int, count: int) -> None:
+    likely = likely_part_sizes(size, count)
+    assert len(set(likely)) == len(likely) <= len(COMMON_PART_BYTES) + 1 + 16
+    assert all(part_count(size, part) == count for part in likely)
 
 
 def test_what_looks_like_an_etag() -> None:
@@ -139,81 +152,3 @@ def test_what_looks_like_an_etag() -> None:
     assert is_multipart_etag(f"{MD5}-12")
     assert not is_md5(f"{MD5}-12")
     assert not is_multipart_etag(MD5)
-
-
-# --- same_content
-
-
-@pytest.fixture
-def bucket(moto_buckets: Buckets) -> Tap:
-    """A bucket with md5 ETags, whose requests are noted."""
-    return Tap(s3_store(moto_buckets))
-
-
-def found(store: Tap, key: str) -> ObjectInfo:
-    """As a listing tells it: without metadata."""
-    (info,) = store.inner.list(key)
-    return info
-
-
-def local(data: bytes, etag: str) -> Digest:
-    """What ``digest`` finds for a file with this content."""
-    count = etag.rpartition("-")[2] if is_multipart_etag(etag) else ""
-    etags = {multipart_etag([md5(data)])} if count == "1" else {md5(data)} if is_md5(etag) else set()
-    return Digest(len(data), sha256(data), frozenset(etags))
-
-
-def multipart(store: Store, key: str, pieces: list[bytes], stated: str | None) -> None:
-    upload_id = store.create_upload(key, metadata={"sha256": stated} if stated else {})
-    parts = [store.upload_part(key, upload_id, number, piece, md5=md5(piece)) for number, piece in enumerate(pieces, 1)]
-    store.complete_upload(key, upload_id, parts)
-
-
-def test_another_size_needs_no_request(bucket: Tap) -> None:
-    bucket.inner.put("k", b"12345", sha256=sha256(b"12345"))
-    assert same_content(bucket, found(bucket, "k"), local(b"1234", MD5)) is None
-    assert bucket.calls == []
-
-
-def test_the_etag_needs_no_request(bucket: Tap) -> None:
-    bucket.inner.put("k", b"1234", sha256=sha256(b"1234"))
-    assert same_content(bucket, found(bucket, "k"), local(b"1234", MD5)) == "etag"
-    multipart(bucket.inner, "m", [b"1234"], None)
-    assert same_content(bucket, found(bucket, "m"), local(b"1234", f"{MD5}-1")) == "etag"
-    assert bucket.calls == []
-
-
-def test_then_the_stored_sha256(bucket: Tap) -> None:
-    data = noise(6 * MIB)
-    multipart(bucket.inner, "k", [data[: 6 * MIB - 1], data[6 * MIB - 1 :]], sha256(data))
-    assert same_content(bucket, found(bucket, "k"), Digest(len(data), sha256(data))) == "sha256"
-    assert bucket.names() == ["head"]
-
-
-@pytest.mark.parametrize("stated", [None, "ab" * 32], ids=["no-sha256", "wrong-sha256"])
-def test_at_last_the_bytes(bucket: Tap, stated: str | None) -> None:
-    data = noise(6 * MIB)
-    multipart(bucket.inner, "k", [data[: 6 * MIB - 1], data[6 * MIB - 1 :]], stated)
-    assert same_content(bucket, found(bucket, "k"), Digest(len(data), sha256(data))) == "sha256"
-    assert bucket.names() == ["head", "stream"]
-    other = data[:-1] + b"x"
-    assert same_content(bucket, found(bucket, "k"), Digest(len(other), sha256(other))) is None
-
-
-def test_a_lying_sha256_is_not_believed_against_an_md5(bucket: Tap, moto_buckets: Buckets) -> None:
-    client = moto_buckets.server.client()
-    client.put_object(Bucket=moto_buckets.raw, Key="k", Body=b"1235", Metadata={"sha256": sha256(b"1234")})
-    assert same_content(bucket, found(bucket, "k"), local(b"1234", MD5)) is None
-    assert "head" not in bucket.names()
-
-
-def test_a_store_whose_etags_are_no_hashes(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path, "raw")
-    store.put("k", b"1234", sha256=sha256(b"1234"), metadata={"sha256": sha256(b"1234")})
-    store.put("n", b"1234", sha256=sha256(b"1234"))
-    for key, asked in (("k", ["head"]), ("n", ["head", "stream"])):
-        tap = Tap(store)
-        info = found(tap, key)
-        assert same_content(tap, info, Digest(4, sha256(b"1234"))) == "sha256"
-        assert tap.names() == asked
-        assert same_content(tap, info, Digest(4, sha256(b"1235"))) is None

@@ -77,7 +77,7 @@ class Database:
                     if not _is_damage(error):
                         _log.debug("files cache: %s: %s", type(error).__name__, error)
                         break
-                    _log.warning("files cache %s is damaged (%s): begun anew", self.path, error)
+                    _log.info("files cache %s is damaged (%s): begun anew", self.path, error)
                     self._begin_anew()
                 except BaseException:  # Ctrl-C must not leave a transaction open, for which others wait
                     self._undo()
@@ -104,7 +104,7 @@ class Database:
                 with _alone(self.path):
                     return self._open_file(self.path)
             except (sqlite3.Error, OSError, ValueError) as error:
-                _log.warning("files cache %s can't be used (%s): kept in memory", self.path, error)
+                _log.info("files cache %s can't be used (%s): kept in memory", self.path, error)
         self.path = None
         return _prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
 
@@ -114,7 +114,7 @@ class Database:
         except (sqlite3.Error, AnotherSchemaError) as error:
             if not (isinstance(error, AnotherSchemaError) or _is_damage(error)):
                 raise
-            _log.warning("files cache %s: %s: begun anew", path, error or "another version's")
+            _log.info("files cache %s: %s: begun anew", path, error or "another version's")
             _remove(path)
             connection = _connect(path)
         self._inode = _inode(self._name)
