@@ -189,8 +189,13 @@ def _proven(
     return {
         path: row
         for path, row in measured.items()
-        if path in rows and row.proven and rows[path].size_bytes == row.size_bytes and better(rows[path], row)
+        if path in rows and row.proven and _same_or_claimed(rows[path], row) and better(rows[path], row)
     }
+
+
+def _same_or_claimed(row: FileRow, measured: FileRow) -> bool:
+    """Whether a row may be read as what was measured: one that is proven gives way to its own bytes only."""
+    return row.size_bytes == measured.size_bytes and (not row.proven or row.sha256 == measured.sha256)
 
 
 def _measured(standing: _Standing, proven: Mapping[str, FileRow]) -> _Standing:
@@ -276,6 +281,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         warnings=tuple(warnings),
         bytes_resumed=progress.bytes_resumed,
         in_bucket=len(plan.in_bucket),
+        trusted=dict(Counter(item.trusted for item in plan.files if item.trusted and item.row.proven)),
     )
 
 
