@@ -41,6 +41,9 @@ TIME_IS_OVER = "the time of --max-duration is over"
 LARGE_READ_BYTES = 10 * 10**9
 """Before more than this is read of registered recordings without being remembered, the run says so."""
 
+FRESH_FOR_S = 60.0
+"""So long what a walk found of a directory may be said of it; then it is walked once more."""
+
 _WAITING = 2_500
 """Recordings that wait for their turn: a future each."""
 # Recordings that are in the bucket and wait for the catalog, besides those in flight: they share a commit, which takes
@@ -240,6 +243,10 @@ class BatchRun:
         look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Surveyed()
         if standing and options.existing is Existing.SKIP:
             verdict = judge(look, *standing, self._listed.of(rec_id))
+            if verdict.have and time.monotonic() - look.seen_at > FRESH_FOR_S:
+                # Hours may have passed since the walk, while others were uploaded.
+                look = self._survey.again(rec_dir)
+                verdict = judge(look, *standing, self._listed.of(rec_id))
             if verdict.have:
                 return Outcome(rec_dir, rec_id, "have", told=verdict.told)
             if verdict.reread and not self._survey.has_turn(rec_dir):

@@ -5,6 +5,7 @@ fingerprints; which are to be read again since only their change time moved, and
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat as modes
 import threading
@@ -29,6 +30,7 @@ from ursa.transfer.digest import DISKS, read_file
 _WALKERS = 8
 # A walk that takes so long waits for its disk; where none does, threads only get into each other's way.
 _SLOW_S = 0.005
+_log = logging.getLogger("ursa.batch")
 
 
 def file_digest(path: str, size_bytes: int, sha256: str) -> bytes:
@@ -104,6 +106,10 @@ class Survey:
             self._changed.wait_for(lambda: self._looks[number] is not None or self._stopped)
             return self._looks[number] or Surveyed()
 
+    def again(self, rec_dir: Path) -> Surveyed:
+        """What is there now."""
+        return _look(rec_dir, self._cache, self._reread_after_s)
+
     def has_turn(self, rec_dir: Path) -> bool:
         """Whether the files there of which only the change time moved are read in this run: the longest unread first."""
         with self._changed:
@@ -144,13 +150,18 @@ class _DoubtError(Exception):
 
 
 def _look(rec_dir: Path, cache: FilesCache, reread_after_s: float) -> Surveyed:
-    seen_at = time.monotonic()
     try:
         files = list(_files(str(rec_dir), "", ""))
+        # When the last of them was looked at: a walk may take minutes.
+        seen_at = time.monotonic()
         if len({path for path, _, _ in files}) < len(files):
             raise _DoubtError
         return _judged(rec_dir, files, cache, reread_after_s, seen_at)
     except (OSError, RecursionError, _DoubtError):
+        return Surveyed()
+    except Exception:  # noqa: BLE001
+        # Whoever waits for this look would wait for ever; the ingest says what is wrong.
+        _log.debug("the look at %s failed", rec_dir, exc_info=True)
         return Surveyed()
 
 

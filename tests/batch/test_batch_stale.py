@@ -1,0 +1,56 @@
+"""What a walk found is said soon after it, or not at all; and a walk that fails keeps nobody waiting."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_tools import Lab, age, make_lab
+
+import ursa.batch.run
+import ursa.batch.survey
+from ursa.batch.survey import Survey
+
+PATH = "eeg_a/seg_000.edf"
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> tuple[Lab, Path]:
+    """A recording that a walk alone knows."""
+    lab = make_lab(tmp_path)
+    rec_dir = lab.make(1, {PATH: b"eeg" * 400}, list_sha256=False)
+    age(rec_dir)
+    lab.run()
+    time.sleep(2.6)
+    lab.run()
+    time.sleep(2.6)
+    (outcome,) = lab.run()
+    assert outcome.status == "have" and outcome.error is None
+    return lab, rec_dir
+
+
+def test_a_file_that_changed_since_the_walk(known: tuple[Lab, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, rec_dir = known
+    monkeypatch.setattr(ursa.batch.run, "FRESH_FOR_S", 0.0)
+    walked = Survey.of
+
+    def changed_after(survey: Survey, where: Path) -> Any:
+        look = walked(survey, where)
+        (rec_dir / PATH).write_bytes(b"EEG" * 400)
+        return look
+
+    monkeypatch.setattr(Survey, "of", changed_after)
+    (outcome,) = lab.run()
+    assert outcome.status == "fail"
+
+
+def test_a_walk_that_breaks_keeps_nobody_waiting(known: tuple[Lab, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    lab, _ = known
+    monkeypatch.setattr(ursa.batch.survey, "_judged", broken)
+    (outcome,) = lab.run()
+    assert outcome.status == "have" and outcome.error is not None
