@@ -154,7 +154,7 @@ class DataInterface(Access):
         options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
         request = self._request(manifest_path, source_dir, participant, options)
         with self._running() as stop:
-            plan = orchestrator.make_plan(self._services(stop), request, Progress(request.local.rec_id, progress))
+            plan = orchestrator.make_plan(self._planning(stop), request, Progress(request.local.rec_id, progress))
             return with_parts(self._raw_for(stop), self.profile.raw.prefix, plan)
 
     def reconstruct(
@@ -388,10 +388,11 @@ class DataInterface(Access):
                 known = replace(request, standing=standing or (None, ()))
                 if look.state == state_of_scan(request.local.scan.files):
                     known = replace(known, seen_at=look.seen_at)
-                services = replace(self._services(stop), register=register)
                 if dry_run:
+                    services = self._planning(stop)
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
+                services = replace(self._services(stop), register=register)
                 return orchestrator.ingest(services, known, progress)
 
         def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
@@ -453,7 +454,7 @@ class DataInterface(Access):
         """What ``ingest_from_r2`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
         with self._running() as stop:
             return from_r2.make_plan(
-                self._services(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, None)
+                self._planning(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, None)
             )
 
     def ingest_from_r2_several(
@@ -1088,6 +1089,10 @@ class DataInterface(Access):
         role: Role = "assets_rw" if "assets_rw" in self._enabled else "assets_ro"
         store = RetryingStore(self._store(self.profile.assets.bucket, role), RetryPolicy())
         return read_record(store, record_key(self.profile.assets.prefix, rec_id), self.profile.raw.bucket)
+
+    def _planning(self, stop: Stop) -> Services:
+        """For a plan, which writes nothing, whatever is enabled."""
+        return replace(self._services(stop), upgrade=lambda _wanted: None)
 
     def _services(self, stop: Stop) -> Services:
         with self._opening, ThreadPoolExecutor(1) as beside:
