@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_tools import Lab, age, make_lab
+from batch_tools import Lab, age, make_lab, rec
 
 import ursa.batch.run
 import ursa.batch.survey
@@ -54,3 +54,18 @@ def test_a_walk_that_breaks_keeps_nobody_waiting(known: tuple[Lab, Path], monkey
     monkeypatch.setattr(ursa.batch.survey, "_judged", broken)
     (outcome,) = lab.run()
     assert outcome.status == "have" and outcome.error is not None
+
+
+@pytest.mark.parametrize("path", ["manifest.json", "participant.txt"])
+def test_a_sidecar_that_is_gone_from_the_bucket(tmp_path: Path, path: str) -> None:
+    lab = make_lab(tmp_path)
+    age(lab.make(1, {PATH: b"eeg" * 400}, participant="Aria Lin"))
+    lab.run()
+    time.sleep(2.6)
+    lab.run()
+    time.sleep(2.6)
+    (outcome,) = lab.run()
+    assert outcome.status == "have" and outcome.error is None
+    (lab.stored / rec(1) / path).unlink()
+    (outcome,) = lab.run()
+    assert outcome.status == "fail" and path in str(outcome.error)
