@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from ursa.errors import (
     ManifestError,
     ManifestNotFoundError,
     RecordingNotFoundError,
+    StorageError,
     UrsaError,
     UsageError,
 )
@@ -48,7 +49,7 @@ from ursa.register.proving import Upgrade, better
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
-from ursa.store import ObjectInfo, OpenUpload
+from ursa.store import ObjectInfo, OpenUpload, Store
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
@@ -810,12 +811,18 @@ class DataInterface(Access):
             return verify(means, subject, level, chosen=chosen, on_file=on_file)
 
     def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
-        """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first."""
-        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first.
+
+        Their age is by the server's clock; one of which it does not tell the beginning has none. Raises ``StorageError``,
+        also where an age is asked for and the server tells no time, or this machine's is over 15 minutes off.
+        """
         with self._running() as stop:
-            found = list(self._raw_for(stop).list_uploads(self.profile.raw.prefix))
-        old = [item for item in found if item.initiated_at is None or item.initiated_at <= limit]
-        return sorted(old, key=lambda item: (item.initiated_at or limit, item.key))
+            raw, prefix = self._raw_for(stop), self.profile.raw.prefix
+            found = sorted(raw.list_uploads(prefix), key=lambda item: (str(item.initiated_at or ""), item.key))
+            if not found or older_than_s <= 0:
+                return found
+            limit = _now(raw, prefix) - timedelta(seconds=older_than_s)
+        return [item for item in found if item.initiated_at is not None and item.initiated_at <= limit]
 
     def abort_uploads(self, uploads: Iterable[OpenUpload]) -> int:
         """Drop multipart uploads: their parts are deleted, and a re-run can't take them over. Needs ``raw_rw``."""
@@ -1114,6 +1121,17 @@ class DataInterface(Access):
                 self._counter,
                 stop,
             )
+
+
+def _now(store: Store, prefix: str) -> datetime:
+    from ursa.catalog.retention import CleanUpRefusedError, server_now
+
+    try:
+        return server_now(store, prefix)
+    except CleanUpRefusedError as refused:
+        raise StorageError(
+            f"can't tell what is old: {refused}", hint="Set this machine's clock (`ursa doctor`), then run it again."
+        ) from None
 
 
 __all__ = ["DataInterface"]
