@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from batch_tools import Lab, age, make_lab, rec
 import ursa.batch.run
 import ursa.batch.survey
 from ursa.batch.survey import Survey
+from ursa.disk.fingerprint import Disks
+from ursa.disk.mounts import Ctime, Mount, Rules
 
 PATH = "eeg_a/seg_000.edf"
 
@@ -69,3 +72,19 @@ def test_a_sidecar_that_is_gone_from_the_bucket(tmp_path: Path, path: str) -> No
     (lab.stored / rec(1) / path).unlink()
     (outcome,) = lab.run()
     assert outcome.status == "fail" and path in str(outcome.error)
+
+
+def test_a_disk_of_which_nothing_is_kept_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some FUSE file systems tell neither change times nor a name: each run reads all of it."""
+    lab = make_lab(tmp_path)
+    age(lab.make(1, {PATH: b"eeg" * 400}))
+    lab.run()
+    monkeypatch.setattr(ursa.batch.run, "LARGE_READ_BYTES", 1000)
+    monkeypatch.setattr(ursa.batch.survey, "DISKS", Disks(lambda _: Mount("fuse.shfs"), {"fuse": Rules(Ctime.NONE)}))
+    told: list[str] = []
+    with lab.data() as data:
+        run = data.batch([lab.nas])
+        run.options = replace(run.options, temporary_cache=False)
+        run.warn = told.append
+        assert [outcome.status for outcome in run] == ["have"]
+    assert len(told) == 1 and "neither change times nor a name" in told[0]

@@ -265,12 +265,16 @@ class BatchRun:
 
     def _warn_of(self, look: Surveyed) -> None:
         """Before a lot is read that the next run will have to read again."""
+        temporary = self.options.temporary_cache
         before = self._forgotten_bytes
-        self._forgotten_bytes += look.unknown_bytes + look.moved.bytes
-        if self.options.temporary_cache and before <= LARGE_READ_BYTES < self._forgotten_bytes:
+        self._forgotten_bytes += look.unknown_bytes + look.moved.bytes if temporary else look.unkept_bytes
+        if before <= LARGE_READ_BYTES < self._forgotten_bytes:
             self.warn(
                 "registered recordings are being read to compare them, and there is no lasting place to remember that:"
                 " every run will read them again. Set cache_dir in the profile (`ursa config show`)."
+                if temporary
+                else "registered recordings are being read to compare them, and their disk keeps neither change times nor a"
+                " name to remember that by: every run will read them again. --trust-mtime reads none of them."
             )
 
     def _check(self) -> None:
