@@ -79,3 +79,16 @@ def test_an_ok_line_says_what_was_trusted(lab: Lab) -> None:
     with lab.data() as data:
         result = data.ingest(None, rec_dir, trust_mtime=True, overwrite=True)
     assert "3 by size and mtime; not read" in ok_line(result)
+
+
+def test_a_registered_file_of_another_disk_that_was_replaced(lab: Lab) -> None:
+    rec_dir = lab.make(1, FILES)
+    age(rec_dir)
+    assert lab.one().status == "ok"
+    (rec_dir / "events.csv").unlink()
+    assert lab.one().told == "; 2 of 3 files on this disk"
+    replace_object(lab, "events.csv", FILES["events.csv"])
+    assert lab.one().status == "have"
+    replace_object(lab, "events.csv", b"A,B\n1,2\n")
+    outcome = lab.one()
+    assert outcome.status == "fail" and "events.csv (other content)" in str(outcome.error)
