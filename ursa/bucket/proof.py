@@ -137,6 +137,7 @@ def measure(
         if (now.size_bytes, now.etag) != (info.size_bytes, info.etag):
             raise PreconditionFailedError(f"{info.key} was replaced", key=info.key)
         if now.checked_sha256 is not None:
+            proofs.record(info, now.checked_sha256)
             return Proof(info, now.checked_sha256, Evidence.SHA256)
     sha256 = object_sha256(store, info, progress)
     proofs.record(info, sha256)
