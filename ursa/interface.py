@@ -371,6 +371,7 @@ class DataInterface(Access):
             reconstruct_missing,
             dry_run,
             self._files.temporary,
+            trust_mtime,
         )
         rows = Options(
             overwrite=options.existing is Existing.OVERWRITE,

@@ -88,3 +88,19 @@ def test_a_disk_of_which_nothing_is_kept_is_told(tmp_path: Path, monkeypatch: py
         run.warn = told.append
         assert [outcome.status for outcome in run] == ["have"]
     assert len(told) == 1 and "neither change times nor a name" in told[0]
+
+
+def test_trust_mtime_waits_for_no_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a NAS whose change times moved, each recording would be left until it can be read."""
+    lab = make_lab(tmp_path)
+    for number in (1, 2):
+        age(lab.make(number, {PATH: b"eeg %d" % number * 400}))
+    lab.run()
+    time.sleep(2.6)
+    lab.run()
+    for file in (*lab.nas.rglob("*.edf"), *lab.nas.rglob("*.json")):
+        file.chmod(0o640)
+    monkeypatch.setattr(Survey, "has_turn", lambda *_: False)
+    assert [outcome.status for outcome in lab.run()] == ["skip", "skip"]
+    outcomes = lab.run(trust_mtime=True)
+    assert [(outcome.status, outcome.told) for outcome in outcomes] == [("have", " (by size and mtime; not read)")] * 2

@@ -249,9 +249,10 @@ class BatchRun:
                 verdict = judge(look, *standing, self._listed.of(rec_id))
             if verdict.have:
                 return Outcome(rec_dir, rec_id, "have", told=verdict.told)
-            if verdict.reread and not self._survey.has_turn(rec_dir):
+            if verdict.reread and not options.trust_mtime and not self._survey.has_turn(rec_dir):
                 return Outcome(rec_dir, rec_id, "skip", reason=_waits(look))
-            self._warn_of(look)
+            if not options.trust_mtime:
+                self._warn_of(look)
         try:
             result = self.verbs.ingest(rec_dir, standing, slot, look)
         except ManifestNotFoundError:
