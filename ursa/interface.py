@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from ursa.errors import (
     ManifestError,
     ManifestNotFoundError,
     RecordingNotFoundError,
+    StorageError,
     UrsaError,
     UsageError,
 )
@@ -48,7 +49,7 @@ from ursa.register.proving import Upgrade, better
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.services import Services
 from ursa.register.several import Outcome, ingest_several
-from ursa.store import ObjectInfo, OpenUpload
+from ursa.store import ObjectInfo, OpenUpload, Store
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
@@ -154,8 +155,7 @@ class DataInterface(Access):
         options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
         request = self._request(manifest_path, source_dir, participant, options)
         with self._running() as stop:
-            services = replace(self._services(stop), upgrade=_not_now)
-            plan = orchestrator.make_plan(services, request, Progress(request.local.rec_id, progress))
+            plan = orchestrator.make_plan(self._planning(stop), request, Progress(request.local.rec_id, progress))
             return with_parts(self._raw_for(stop), self.profile.raw.prefix, plan)
 
     def reconstruct(
@@ -371,6 +371,7 @@ class DataInterface(Access):
             reconstruct_missing,
             dry_run,
             self._files.temporary,
+            trust_mtime,
         )
         rows = Options(
             overwrite=options.existing is Existing.OVERWRITE,
@@ -389,11 +390,11 @@ class DataInterface(Access):
                 known = replace(request, standing=standing or (None, ()))
                 if look.state == state_of_scan(request.local.scan.files):
                     known = replace(known, seen_at=look.seen_at)
-                services = replace(self._services(stop), register=register)
                 if dry_run:
-                    services = replace(services, upgrade=_not_now)
+                    services = self._planning(stop)
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
+                services = replace(self._services(stop), register=register)
                 return orchestrator.ingest(services, known, progress)
 
         def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
@@ -455,11 +456,7 @@ class DataInterface(Access):
         """What ``ingest_from_r2`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
         with self._running() as stop:
             return from_r2.make_plan(
-                replace(self._services(stop), upgrade=_not_now),
-                rec_id,
-                participant,
-                overwrite=overwrite,
-                progress=Progress(rec_id, None),
+                self._planning(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, None)
             )
 
     def ingest_from_r2_several(
@@ -817,12 +814,18 @@ class DataInterface(Access):
             return verify(means, subject, level, chosen=chosen, on_file=on_file)
 
     def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
-        """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first."""
-        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first.
+
+        Their age is by the server's clock; one of which it does not tell the beginning has none. Raises ``StorageError``,
+        also where an age is asked for and the server tells no time, or this machine's is over 15 minutes off.
+        """
         with self._running() as stop:
-            found = list(self._raw_for(stop).list_uploads(self.profile.raw.prefix))
-        old = [item for item in found if item.initiated_at is None or item.initiated_at <= limit]
-        return sorted(old, key=lambda item: (item.initiated_at or limit, item.key))
+            raw, prefix = self._raw_for(stop), self.profile.raw.prefix
+            found = sorted(raw.list_uploads(prefix), key=lambda item: (str(item.initiated_at or ""), item.key))
+            if not found or older_than_s <= 0:
+                return found
+            limit = _now(raw, prefix) - timedelta(seconds=older_than_s)
+        return [item for item in found if item.initiated_at is not None and item.initiated_at <= limit]
 
     def abort_uploads(self, uploads: Iterable[OpenUpload]) -> int:
         """Drop multipart uploads: their parts are deleted, and a re-run can't take them over. Needs ``raw_rw``."""
@@ -1097,6 +1100,10 @@ class DataInterface(Access):
         store = RetryingStore(self._store(self.profile.assets.bucket, role), RetryPolicy())
         return read_record(store, record_key(self.profile.assets.prefix, rec_id), self.profile.raw.bucket)
 
+    def _planning(self, stop: Stop) -> Services:
+        """For a plan, which writes nothing, whatever is enabled."""
+        return replace(self._services(stop), upgrade=lambda _wanted: None)
+
     def _services(self, stop: Stop) -> Services:
         with self._opening, ThreadPoolExecutor(1) as beside:
             # The catalog opens in a dozen round trips; meanwhile this thread loads what the raw bucket needs.
@@ -1119,8 +1126,15 @@ class DataInterface(Access):
             )
 
 
-def _not_now(_wanted: Upgrade) -> None:
-    """A plan writes nothing."""
+def _now(store: Store, prefix: str) -> datetime:
+    from ursa.catalog.retention import CleanUpRefusedError, server_now
+
+    try:
+        return server_now(store, prefix)
+    except CleanUpRefusedError as refused:
+        raise StorageError(
+            f"can't tell what is old: {refused}", hint="Set this machine's clock (`ursa doctor`), then run it again."
+        ) from None
 
 
 __all__ = ["DataInterface"]

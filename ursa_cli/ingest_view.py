@@ -192,7 +192,9 @@ def ok_line(result: IngestResult) -> str:
     told = f"OK   {result.recording.rec_id}: {result.files_uploaded} uploaded, {result.files_skipped} skipped"
     if result.in_bucket:
         told += f", {result.in_bucket} only in the bucket"
-    return told + (f" ({result.by_size_only} by size only)" if result.by_size_only else "")
+    told += f" ({result.by_size_only} by size only)" if result.by_size_only else ""
+    by_mtime = result.trusted.get("size and mtime", 0)
+    return told + (f" ({by_mtime} by size and mtime; not read)" if by_mtime else "")
 
 
 def _result(session: Session, result: IngestResult) -> None:

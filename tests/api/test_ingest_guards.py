@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ursa.transfer.prove import same_content
 
 from helpers import make_recording, manifest_of, run_ursa
 from ursa import DataInterface, MissingFilesError, RecordingExistsError, UploadProgress

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ursa.batch.listed import object_digest
+from ursa.batch.listed import object_digest, sidecar_digest
 from ursa.batch.survey import Surveyed, file_digest
 from ursa.bucket.listing import files_of
 from ursa.catalog.metadata import covers, sidecars
@@ -42,10 +42,12 @@ def judge(
     good = {
         file_digest(file.path, file.size_bytes, file.sha256)
         for file in rows
-        if file.proven and file.sha256 and object_digest(file.key, file.size_bytes, file.etag or "") in listed
+        if file.proven and file.sha256 and file.etag and object_digest(file.key, file.size_bytes, file.etag) in listed
     }
     settled = sidecars(row)
     beside = all(sha256 in {version.sha256 for version in settled.get(path, ())} for path, sha256 in look.sidecars)
+    # An ingest would miss them in the bucket, whether this disk has them or not.
+    beside = beside and all(sidecar_digest(path) in listed for path in settled)
     if not beside or not look.known <= good:
         return Verdict()
     if look.moved.files:

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from ursa.names import nfc
+from ursa.recording import is_sidecar
 from ursa.store import ObjectInfo, Store
 
 DIGEST_BYTES = 16
@@ -18,11 +20,17 @@ _PAGE_OBJECTS = 1_000
 # The last page of a range is not full as a rule: a request more for each.
 _MOST_RANGES = 4
 _FEWEST_PAGES = 3
+_SIDECARS = (".json", ".txt")
 
 
 def object_digest(key: str, size_bytes: int, etag: str) -> bytes:
     """Of an object as it is listed."""
     return hashlib.blake2b(f"{key}\0{size_bytes}\0{etag}".encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def sidecar_digest(path: str) -> bytes:
+    """Of a manifest or participant.txt that is listed, whatever it holds."""
+    return object_digest(path, -1, "")
 
 
 class Listed:
@@ -59,7 +67,7 @@ class Listed:
     def of(self, rec_id: str) -> frozenset[bytes] | None:
         """Digests of a recording's objects; None where it was not asked for. Raises ``StorageError``, and what stops."""
         if not self._ranges:
-            return frozenset(map(_digest, self._store.list(f"{self._prefix}{rec_id}/")))
+            return frozenset(self._one(rec_id))
         future = self._futures.get(rec_id)
         return None if future is None else future.result().get(rec_id, frozenset())
 
@@ -73,18 +81,22 @@ class Listed:
         done = ""
         for requests, page in enumerate(self._pages(names[0], names[-1]), 1):
             for info in page:
-                done = info.key.removeprefix(self._prefix).partition("/")[0]
+                done, _, path = info.key.removeprefix(self._prefix).partition("/")
                 if done in wanted:
-                    found.setdefault(done, set()).add(_digest(info))
+                    found.setdefault(done, set()).update(_digests(info, path))
             if requests >= len(names) and done < names[-1]:
                 # Others lie between them: what comes after this page is asked for one by one.
                 found = {name: digests for name, digests in found.items() if name < done}
                 for name in names:
                     if name >= done:
                         self._stopped()
-                        found[name] = set(map(_digest, self._store.list(f"{self._prefix}{name}/")))
+                        found[name] = self._one(name)
                 break
         return {name: frozenset(digests) for name, digests in found.items()}
+
+    def _one(self, rec_id: str) -> set[bytes]:
+        prefix = f"{self._prefix}{rec_id}/"
+        return {digest for info in self._store.list(prefix) for digest in _digests(info, info.key.removeprefix(prefix))}
 
     def _pages(self, first: str, last: str) -> Iterator[Sequence[ObjectInfo]]:
         """Pages from the first recording's objects to the last one's; to the end where a server keeps no order."""
@@ -104,5 +116,9 @@ class Listed:
                 return
 
 
-def _digest(info: ObjectInfo) -> bytes:
-    return object_digest(info.key, info.size_bytes, info.etag)
+def _digests(info: ObjectInfo, path: str) -> list[bytes]:
+    """Of an object, whose ``path`` is below its recording."""
+    digests = [object_digest(info.key, info.size_bytes, info.etag)]
+    if path.endswith(_SIDECARS) and is_sidecar(path := nfc(path)):
+        digests.append(sidecar_digest(path))
+    return digests

@@ -57,7 +57,7 @@ class Verbs:
 class BatchOptions:
     """``max_duration_s``: then nothing new starts, and what is in flight stops, to go on the next time. ``settle_s``:
     recordings that changed within so many seconds are left alone. ``temporary_cache``: what is read is not remembered
-    longer than this run.
+    longer than this run. ``trust_mtime``: a file of which only the change time moved is not read again.
     """
 
     jobs: int = 4
@@ -68,3 +68,4 @@ class BatchOptions:
     reconstruct_missing: bool = False
     dry_run: bool = False
     temporary_cache: bool = False
+    trust_mtime: bool = False

@@ -41,6 +41,9 @@ TIME_IS_OVER = "the time of --max-duration is over"
 LARGE_READ_BYTES = 10 * 10**9
 """Before more than this is read of registered recordings without being remembered, the run says so."""
 
+FRESH_FOR_S = 60.0
+"""So long what a walk found of a directory may be said of it; then it is walked once more."""
+
 _WAITING = 2_500
 """Recordings that wait for their turn: a future each."""
 # Recordings that are in the bucket and wait for the catalog, besides those in flight: they share a commit, which takes
@@ -240,11 +243,16 @@ class BatchRun:
         look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Surveyed()
         if standing and options.existing is Existing.SKIP:
             verdict = judge(look, *standing, self._listed.of(rec_id))
+            if verdict.have and time.monotonic() - look.seen_at > FRESH_FOR_S:
+                # Hours may have passed since the walk, while others were uploaded.
+                look = self._survey.again(rec_dir)
+                verdict = judge(look, *standing, self._listed.of(rec_id))
             if verdict.have:
                 return Outcome(rec_dir, rec_id, "have", told=verdict.told)
-            if verdict.reread and not self._survey.has_turn(rec_dir):
+            if verdict.reread and not options.trust_mtime and not self._survey.has_turn(rec_dir):
                 return Outcome(rec_dir, rec_id, "skip", reason=_waits(look))
-            self._warn_of(look)
+            if not options.trust_mtime:
+                self._warn_of(look)
         try:
             result = self.verbs.ingest(rec_dir, standing, slot, look)
         except ManifestNotFoundError:
@@ -258,12 +266,16 @@ class BatchRun:
 
     def _warn_of(self, look: Surveyed) -> None:
         """Before a lot is read that the next run will have to read again."""
+        temporary = self.options.temporary_cache
         before = self._forgotten_bytes
-        self._forgotten_bytes += look.unknown_bytes + look.moved.bytes
-        if self.options.temporary_cache and before <= LARGE_READ_BYTES < self._forgotten_bytes:
+        self._forgotten_bytes += look.unknown_bytes + look.moved.bytes if temporary else look.unkept_bytes
+        if before <= LARGE_READ_BYTES < self._forgotten_bytes:
             self.warn(
                 "registered recordings are being read to compare them, and there is no lasting place to remember that:"
                 " every run will read them again. Set cache_dir in the profile (`ursa config show`)."
+                if temporary
+                else "registered recordings are being read to compare them, and their disk keeps neither change times nor a"
+                " name to remember that by: every run will read them again. --trust-mtime reads none of them."
             )
 
     def _check(self) -> None:

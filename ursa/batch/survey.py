@@ -52,8 +52,10 @@ class Surveyed:
     """What a walk found of a recording.
 
     ``known``: digests of the files that were read before; None where something else has to be looked into by an ingest (a
-    symlink, a directory that can't be read). ``unknown_bytes``: of files that were never read as they are. ``sidecars``:
-    path and sha256. ``read_at``: the oldest reading that alone vouches for a file, of a disk that keeps no change times.
+    symlink, a directory that can't be read). ``unknown_bytes``: of files that were never read as they are;
+    ``unkept_bytes``: of those of which nothing can be remembered, since their disk has neither change times nor a name.
+    ``sidecars``: path and sha256. ``read_at``: the oldest reading that alone vouches for a file, of a disk that keeps no
+    change times.
     ``state``: changes with any file's size, times or inode, b"" where all of them are known; ``seen_at``: when that was
     seen, on the monotonic clock.
     """
@@ -62,6 +64,7 @@ class Surveyed:
     raw: bool = False
     unknown: int = 0
     unknown_bytes: int = 0
+    unkept_bytes: int = 0
     moved: Moved = field(default_factory=Moved)
     sidecars: tuple[tuple[str, str], ...] = ()
     read_at: datetime | None = None
@@ -109,6 +112,10 @@ class Survey:
             self._changed.wait_for(lambda: self._looks[number] is not None or self._stopped)
             self._awaited.discard(number)
             return self._looks[number] or Surveyed()
+
+    def again(self, rec_dir: Path) -> Surveyed:
+        """What is there now."""
+        return _look(rec_dir, self._cache, self._reread_after_s)
 
     def has_turn(self, rec_dir: Path) -> bool:
         """Whether the files there of which only the change time moved are read in this run: the longest unread first."""
@@ -179,7 +186,7 @@ _Found = tuple[str, str, os.stat_result]
 def _judged(rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_after_s: float) -> Surveyed:
     readings, now = cache.readings(rec_dir.name or rec_dir.absolute().name), datetime.now(UTC)
     known: set[bytes] = set()
-    raw, unknown, unknown_bytes = False, 0, 0
+    raw, unknown, unknown_bytes, unkept_bytes = False, 0, 0, 0
     moved: list[tuple[int, datetime | None]] = []
     read_at: list[datetime] = []
     beside: list[tuple[str, str]] = []
@@ -199,6 +206,7 @@ def _judged(rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_af
             moved.append((stat.st_size, last.read_at))
         else:
             unknown, unknown_bytes = unknown + 1, unknown_bytes + stat.st_size
+            unkept_bytes += 0 if fingerprint else stat.st_size
     state = b""
     if unknown or moved:
         state = state_of(
@@ -209,6 +217,7 @@ def _judged(rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_af
         raw,
         unknown,
         unknown_bytes,
+        unkept_bytes,
         Moved(len(moved), sum(size for size, _ in moved), min((at for _, at in moved if at), default=None)),
         tuple(beside),
         min(read_at, default=None),

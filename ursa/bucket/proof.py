@@ -17,7 +17,7 @@ from ursa.disk.cache import FilesCache
 from ursa.names import nfc
 from ursa.policies import Evidence
 from ursa.store import ObjectInfo, PreconditionFailedError, Store
-from ursa.transfer.digest import Digest
+from ursa.transfer.digest import Digest, is_md5, is_multipart_etag
 
 Progress = Callable[[int], object]
 # A HEAD for the server's own checksum costs as much as reading an object of this size.
@@ -67,17 +67,20 @@ class CachedProofs:
         self._store = store
 
     def recall(self, info: ObjectInfo) -> str | None:
-        """As it was measured."""
+        """As it was measured; nothing of an object without an ETag, since any other one has none as well."""
+        if not info.etag:
+            return None
         return self._cache.proof(self._store, info.key, info.size_bytes, info.etag)
 
     def record(self, info: ObjectInfo, sha256: str) -> None:
         """Keep it."""
-        self._cache.prove(self._store, info.key, info.size_bytes, info.etag, sha256)
+        if info.etag:
+            self._cache.prove(self._store, info.key, info.size_bytes, info.etag, sha256)
 
 
 def from_row(row: FileRow | None, info: ObjectInfo) -> Proof | None:
     """What a row proves of the object that is listed now: its key, size and ETag are those that were measured."""
-    if row is None or not row.proven or row.sha256 is None or row.etag != info.etag:
+    if row is None or not row.proven or row.sha256 is None or not info.etag or row.etag != info.etag:
         return None
     if row.size_bytes != info.size_bytes or nfc(row.key) != nfc(info.key):
         return None
@@ -85,8 +88,12 @@ def from_row(row: FileRow | None, info: ObjectInfo) -> Proof | None:
 
 
 def from_etags(info: ObjectInfo, local: Digest) -> Proof | None:
-    """What an ETag proves: it is the one that bytes which we hashed must have (a directory's ETags are sha256s)."""
-    if info.size_bytes == local.size_bytes and (info.etag in local.etags or info.etag == local.sha256):
+    """What an ETag proves: it is the one that bytes which we hashed must have (a directory's ETags are sha256s).
+
+    One that is no digest (a version, a time) was that of these bytes in another bucket perhaps: it proves nothing.
+    """
+    computed = info.etag in local.etags and (is_md5(info.etag) or is_multipart_etag(info.etag))
+    if info.size_bytes == local.size_bytes and (computed or info.etag == local.sha256):
         return Proof(info, local.sha256, Evidence.ETAG)
     return None
 
@@ -130,6 +137,7 @@ def measure(
         if (now.size_bytes, now.etag) != (info.size_bytes, info.etag):
             raise PreconditionFailedError(f"{info.key} was replaced", key=info.key)
         if now.checked_sha256 is not None:
+            proofs.record(info, now.checked_sha256)
             return Proof(info, now.checked_sha256, Evidence.SHA256)
     sha256 = object_sha256(store, info, progress)
     proofs.record(info, sha256)

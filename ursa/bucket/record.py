@@ -73,7 +73,7 @@ class WithRecord:
     def recall(self, info: ObjectInfo) -> str | None:
         """As measured here, else as the record says of this very object."""
         entry = self._record.get(info.key)
-        if entry is not None and (entry.size_bytes, entry.etag) == (info.size_bytes, info.etag):
+        if entry is not None and info.etag and (entry.size_bytes, entry.etag) == (info.size_bytes, info.etag):
             return entry.sha256
         return self._proofs.recall(info)
 

@@ -153,6 +153,15 @@ def list_table(store: Store, prefix: str, clock: Clock = local_time, below: str 
             return Listed(objects, min(moments))
 
 
+def server_now(store: Store, prefix: str, clock: Clock = local_time) -> datetime:
+    """The server's clock, by which what is old is told. Raises as ``list_table``."""
+    now = store.list_page(prefix).now
+    if now is None:
+        raise CleanUpRefusedError(f"{store.uri} does not tell its time, and nothing is deleted by another clock")
+    _compare(clock() - now, now)
+    return now
+
+
 def _compare(ahead: timedelta, at: datetime) -> None:
     if abs(ahead) > MAX_SKEW:
         way = "ahead of" if ahead > timedelta() else "behind"

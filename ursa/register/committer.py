@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ursa.catalog.catalog import Catalog
-from ursa.errors import UrsaError
+from ursa.errors import UrsaError, unexpected
 from ursa.register.build import Registration
 from ursa.register.commit import Registered, register_all
 from ursa.register.proving import Upgrade, upgrade_all
@@ -79,8 +79,13 @@ class Committer:
             return
         try:
             upgrade_all(self._catalog, [item for e in group if isinstance(e.wanted, tuple) for item in e.wanted])
-        except UrsaError as error:
+        except Exception as error:  # noqa: BLE001  (theirs alone: the others of the group go on)
             for entry in group:
-                entry.outcome = error
+                entry.outcome = error if isinstance(error, UrsaError) else unexpected(error, _rec_id(entry))
         for entry in group:
             entry.done = True
+
+
+def _rec_id(entry: _Entry) -> str:
+    wanted = entry.wanted
+    return wanted[0].rec_id if isinstance(wanted, tuple) else wanted.row.rec_id

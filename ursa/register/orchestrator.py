@@ -135,7 +135,8 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     proven = _proven(rows, files, in_bucket)
     decision, exists = _decided(request, _measured(standing, proven), {item.file.path: item for item in files})
     if merging:
-        _refuse_lost(local.rec_id, standing, listing)
+        looked_at = {item.file.path for item in files} | {item.path for item in in_bucket}
+        _refuse_lost(services, local.rec_id, standing, listing, looked_at)
     refuse_replacing(files, options)
     if exists is not None:
         if upgrade := _upgrade(standing, proven):
@@ -190,8 +191,13 @@ def _proven(
     return {
         path: row
         for path, row in measured.items()
-        if path in rows and row.proven and rows[path].size_bytes == row.size_bytes and better(rows[path], row)
+        if path in rows and row.proven and _same_or_claimed(rows[path], row) and better(rows[path], row)
     }
+
+
+def _same_or_claimed(row: FileRow, measured: FileRow) -> bool:
+    """Whether a row may be read as what was measured: one that is proven gives way to its own bytes only."""
+    return row.size_bytes == measured.size_bytes and (not row.proven or row.sha256 == measured.sha256)
 
 
 def _measured(standing: _Standing, proven: Mapping[str, FileRow]) -> _Standing:
@@ -279,6 +285,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         warnings=tuple(warnings),
         bytes_resumed=progress.bytes_resumed,
         in_bucket=len(plan.in_bucket),
+        trusted=dict(Counter(item.trusted for item in plan.files if item.trusted and item.row.proven)),
     )
 
 
@@ -335,8 +342,13 @@ def _decided(
     return decision, None
 
 
-def _refuse_lost(rec_id: str, standing: _Standing, listing: Listing) -> None:
-    """A registered recording is only said to be there where its objects are: all of its rows' keys, whole."""
+def _refuse_lost(
+    services: Services, rec_id: str, standing: _Standing, listing: Listing, looked_at: Collection[str]
+) -> None:
+    """A registered recording is only said to be there where its objects are: all of its rows' keys, whole.
+
+    ``looked_at``: paths whose objects this run has compared. Of the others one that was uploaded again is read.
+    """
     lost: dict[str, str] = {}
     for row in standing.rows.values():
         info = listing.of(row)
@@ -344,6 +356,8 @@ def _refuse_lost(rec_id: str, standing: _Standing, listing: Listing) -> None:
             lost[row.path] = "gone"
         elif info.size_bytes != row.size_bytes:
             lost[row.path] = f"{info.size_bytes:,} of {row.size_bytes:,} bytes"
+        elif row.proven and row.path not in looked_at and _as_listed(services, row, listing) is None:
+            lost[row.path] = "other content"
     beside = sidecars(standing.existing) if standing.existing else {}
     lost |= {path: "gone" for path in beside if listing.get(path) is None}
     if lost:

@@ -157,7 +157,8 @@ class _Comparing:
         row = self.rows.get(file.path)
         info = self.listing.of(row) if row else self.listing.get(file.path)
         proof = known(info, row, self.context.proofs) if info else None
-        if row and proof and self._same_mtime(file, row):
+        # The row's mtime speaks for the row's bytes: an object that was measured to hold others is not vouched for by it.
+        if row and proof and proof.sha256 == row.sha256 and self._same_mtime(file, row):
             return self._skip(file, proof, trusted="size and mtime")
         if self.context.options.trust_size and info and not self.context.options.replace_objects:
             return self._by_size(file, info, proof)
@@ -210,9 +211,12 @@ class _Comparing:
     def _by_size(self, file: LocalFile, info: ObjectInfo, proof: Proof | None) -> PlannedFile:
         if info.size_bytes != file.size_bytes:
             return PlannedFile(file, info.key, "replace", self.local.stated_sha256(file.path), info.etag)
+        stated = self.local.stated_sha256(file.path)
+        if proof and stated not in (None, proof.sha256):
+            return PlannedFile(file, info.key, "replace", stated, proof.info.etag, theirs_sha256=proof.sha256)
         if proof:
             return self._skip(file, proof, trusted="size")
-        stated = self.local.stated_sha256(file.path) or self._hashed(file, "")[0].sha256
+        stated = stated or self._hashed(file, "")[0].sha256
         return PlannedFile(file, info.key, "skip", stated, info.etag, Evidence.CLAIMED, trusted="size")
 
     def _skip(self, file: LocalFile, proof: Proof, trusted: str = "") -> PlannedFile:

@@ -133,8 +133,8 @@ class IngestResult:
     files that are not on this disk, and that the bucket was measured to hold. ``unlisted``: files that no manifest lists,
     uploaded all the same. ``junk``: files left on the disk (``.DS_Store`` and the like). ``requests``: by billing class,
     to the raw and assets buckets through the store (deltalake's own are not seen). ``evidence`` counts data files by how
-    well they are proven. ``paused`` is
-    False here; the rig's daemon sets it.
+    well their objects are proven; ``trusted``: of those that are, how many files of this disk were not compared with
+    them, by what they count as the same. ``paused`` is False here; the rig's daemon sets it.
     """
 
     recording: RecordingRow
@@ -154,8 +154,10 @@ class IngestResult:
     warnings: tuple[str, ...] = ()
     bytes_resumed: int = 0
     in_bucket: int = 0
+    trusted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def by_size_only(self) -> int:
-        """How many data files nothing proves: their size fits."""
-        return sum(count for name, count in self.evidence.items() if not Evidence(name).proven)
+        """How many data files nothing proves to be in the bucket: their size fits."""
+        claims = sum(count for name, count in self.evidence.items() if not Evidence(name).proven)
+        return claims + self.trusted.get("size", 0)
