@@ -105,13 +105,15 @@ class Survey:
             self._changed.notify_all()
 
     def of(self, rec_dir: Path) -> Surveyed:
-        """What was found there; waits for it."""
+        """What was found there; waits for it. Told once, then only its turn is kept: a NAS has millions of files."""
         number = self._at[str(rec_dir)]
         with self._changed:
             self._awaited.add(number)
             self._changed.wait_for(lambda: self._looks[number] is not None or self._stopped)
             self._awaited.discard(number)
-            return self._looks[number] or Surveyed()
+            look = self._looks[number] or Surveyed()
+            self._looks[number] = Surveyed(moved=look.moved)
+            return look
 
     def again(self, rec_dir: Path) -> Surveyed:
         """What is there now."""
