@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
 
 # Their rows are in memory together.
 _VERIFIED_AT_ONCE = 1_000
+
+_log = logging.getLogger("ursa")
 
 
 class DataInterface(Access):
@@ -1028,10 +1031,12 @@ class DataInterface(Access):
             manifest = load_manifest(Path(ref)).manifest
         except ManifestNotFoundError:
             manifest = None
-        scan = scan_recording(Path(ref), manifest=manifest, key_prefix=self.profile.raw.prefix)
-        found = self.list_recordings({"rec_id": scan.rec_id})
-        item = self.overview(found[0].recording_hash)[0] if found else None
-        return replace(self._subject(scan.rec_id, item), disk=scan.by_path)
+        rec_id = Path(ref).absolute().name
+        found = self.list_recordings({"rec_id": rec_id})
+        subject = self._subject(rec_id, self.overview(found[0].recording_hash)[0] if found else None)
+        registered = [row.path for row in subject.rows]
+        scan = scan_recording(Path(ref), manifest=manifest, key_prefix=self.profile.raw.prefix, registered=registered)
+        return replace(subject, disk=scan.by_path)
 
     @staticmethod
     def _subject(rec_id: str, item: RecordingOverview | None) -> Subject:
@@ -1091,9 +1096,13 @@ class DataInterface(Access):
         return Committer(self._catalog)
 
     def _upgrade(self, *wanted: Upgrade) -> None:
-        """Where the catalog may not or can't be written, the files cache has what was measured."""
-        if "assets_rw" in self._enabled and not self._catalog.dated:
+        """Where the catalog may not or can't be written, the files cache has what was measured, and nothing is lost."""
+        if "assets_rw" not in self._enabled or self._catalog.dated:
+            return
+        try:
             self._committer.upgrade(*wanted)
+        except UrsaError as error:
+            _log.warning("what was measured is not in the catalog yet: %s", error.message)
 
     def _hashes(self, rec_id: str) -> dict[str, Entry]:
         role: Role = "assets_rw" if "assets_rw" in self._enabled else "assets_ro"

@@ -123,6 +123,7 @@ def scan_recording(
     manifest: Manifest | None = None,
     key_prefix: str = "recordings/",
     not_unfinished: Collection[str] = (),
+    registered: Collection[str] = (),
     scandir: ScanDir = os.scandir,
 ) -> RecordingDir:
     """Everything in a recording directory, with one stat a file.
@@ -133,6 +134,7 @@ def scan_recording(
         key_prefix: what object keys start with, for the check of their length.
         not_unfinished: globs of files that are data although they are called as unfinished copies are; on the path in
             the recording, and on the bare name.
+        registered: paths that are never taken for unfinished copies.
         scandir: lists a directory, as ``os.scandir``.
 
     Raises:
@@ -140,7 +142,7 @@ def scan_recording(
             found first: ``paths`` has every offender, the message names the first twenty.
     """
     rec_id = _check_root(root)
-    scan = _Scan(root, f"{key_prefix}{rec_id}/", manifest, scandir, not_unfinished)
+    scan = _Scan(root, f"{key_prefix}{rec_id}/", manifest, scandir, not_unfinished, frozenset(registered))
     scan.walk()
     scan.check_workers()
     scan.raise_offenders(rec_id)
@@ -299,6 +301,7 @@ class _Scan:
     manifest: Manifest | None
     scandir: ScanDir
     not_unfinished: Collection[str] = ()
+    registered: Collection[str] = ()
     files: dict[str, LocalFile] = field(default_factory=dict)
     junk: list[str] = field(default_factory=list)
     temporary: list[str] = field(default_factory=list)
@@ -331,7 +334,7 @@ class _Scan:
         more = len(offenders) - _NAMED_OFFENDERS
         things = "1 thing" if len(offenders) == 1 else f"{len(offenders):,} things"
         raise InvalidRecordingError(
-            f"{rec_id}: {things} can't be taken as they are: {named}{f'; and {more:,} more' if more > 0 else ''}",
+            f"{rec_id}: {things} can't be taken: {named}{f'; and {more:,} more' if more > 0 else ''}",
             hint=f"Mend them or move them out of {shown(str(self.root))}, then run the same command again",
             path=shown(offenders[0][0], MAX_KEY_BYTES),
             paths=tuple(shown(path, MAX_KEY_BYTES) for path, _ in offenders),
@@ -451,7 +454,7 @@ class _Scan:
     def _file_fault(self, disk: str, parent: _Dir, path: str, status: os.stat_result) -> str | None:
         if not stat.S_ISREG(status.st_mode):
             return _special(status.st_mode)
-        if path not in self.listed and not matches(path, self.not_unfinished):
+        if path not in self.listed and path not in self.registered and not matches(path, self.not_unfinished):
             if parent.unfinished or self._is_unfinished(path, parent):
                 return "an unfinished copy, which no manifest lists"
             if looks_temporary(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from ursa.bucket.listing import files_of, list_recording
-from ursa.bucket.proof import Proof, Proofs, from_etags, known, measure_now, object_sha256
+from ursa.bucket.presence import SidecarState, sidecar_state
+from ursa.bucket.proof import Proof, Proofs, from_etags, known, measure_now
 from ursa.catalog.metadata import Sidecar, sidecars, workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.errors import InvalidRecordingError, ManifestError, UrsaError, unexpected
@@ -68,7 +69,7 @@ class RecordingCheck:
     @property
     def seen_only(self) -> bool:
         """Whether it is no proof of the bytes: of a directory whose objects were not read, or of claims."""
-        return bool(self.not_proven) or (self.on_disk and self.level is not Level.FULL)
+        return bool(self.not_proven) or (self.on_disk and (self.level is not Level.FULL or bool(self.left_out)))
 
     def count(self, mark: Mark) -> int:
         """How many files have this mark."""
@@ -209,12 +210,16 @@ def verify(
     for path, info in listing.items():
         if info.key not in named and path not in disk and not is_sidecar(path):
             done(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
+    beside_disk: list[Future[FileCheck]] = []
     for path, versions in sidecars(subject.row).items() if subject.row else ():
         if path not in disk:
             whole = depth if chosen is None else Level.HEAD
-            check = _check_sidecar(means.store, path, versions, listing.get(path), whole)
-            if check.mark is not Mark.SAME:
-                done(check)
+            beside_disk.append(
+                means.engine.submit(partial(_check_sidecar, means, path, versions, listing.get(path), whole))
+            )
+    for check in (future.result() for future in beside_disk):
+        if check.mark is not Mark.SAME:
+            done(check)
     for worker in _without_row(subject):
         done(FileCheck(f"{worker}/", Mark.MISSING, 0, "", "this worker is registered, and has no row: ingest it again"))
     return RecordingCheck(
@@ -343,33 +348,23 @@ def _source(file: LocalFile) -> SourceFile:
 
 
 def _check_sidecar(
-    store: Store, path: str, versions: Sequence[Sidecar], info: ObjectInfo | None, level: Level
+    means: Means, path: str, versions: Sequence[Sidecar], info: ObjectInfo | None, level: Level
 ) -> FileCheck:
-    """A manifest or participant.txt that is not on this disk: one of the versions that its registrations left there.
-    Told only where it is not: what is registered is data.
+    """A manifest or participant.txt that is not on this disk: one of the versions that its registrations left there, by
+    its ETag, else by its bytes. Told only where it is not: what is registered is data.
     """
     size = info.size_bytes if info else 0
     try:
-        if info is None:
-            return FileCheck(path, Mark.MISSING, size, "", "it was there when this was registered")
-        if size in {version.size_bytes for version in versions} and level is not Level.FULL:
-            return FileCheck(path, Mark.SAME, size, "size")
-        if object_sha256(store, info) in {version.sha256 for version in versions}:
-            return FileCheck(path, Mark.SAME, size, "sha256")
-        if _is_newer_manifest(store, path, info):
-            return FileCheck(path, Mark.SAME, size, "", "a later one, which nobody has registered yet")
-        return FileCheck(path, Mark.DIFFERENT, size, "", "another one than when this was registered")
+        state = sidecar_state(means.store, path, versions, info, means.proofs, read=level is Level.FULL)
     except UrsaError as error:
         return FileCheck(path, Mark.ERROR, size, "", error.message)
-
-
-def _is_newer_manifest(store: Store, path: str, info: ObjectInfo) -> bool:
-    """Whether a manifest has replaced another as it may: a half came, or the rig's own, and its run is not done."""
-    if path == PARTICIPANT_NAME or info.size_bytes > MAX_MANIFEST_BYTES:
-        return False
-    with suppress(ManifestError):
-        return not parse_manifest(store.read(info.key)[0], source=info.key).is_placeholder
-    return False
+    if state is SidecarState.GONE:
+        return FileCheck(path, Mark.MISSING, size, "", "it was there when this was registered")
+    if state is SidecarState.OTHER:
+        return FileCheck(path, Mark.DIFFERENT, size, "", "another one than when this was registered")
+    if state is SidecarState.LATER:
+        return FileCheck(path, Mark.SAME, size, "", "a later one, which nobody has registered yet")
+    return FileCheck(path, Mark.SAME, size, "sha256")
 
 
 def _differs(row: FileRow, detail: str) -> FileCheck:

@@ -273,7 +273,7 @@ def last_line(batch: BatchRun, told: Told, said: dict[str, Any], *, dry_run: boo
         why = (batch.why_stopped or "the run broke off").removeprefix("not tried: ")
         out.note(f"{counts['not_reached']} not reached: {why}. {AGAIN}")
     if counts["fail"] or counts["skip"] or counts["not_reached"] or batch.found.problems:
-        out.note("What is neither OK nor HAVE is not registered: don't wipe this disk. Mend it, and run it again.")
+        out.note("What is neither OK nor HAVE may be nowhere else: don't wipe this disk. Mend it, and run it again.")
 
 
 def _estimate(batch: BatchRun) -> Iterator[str]:
@@ -287,13 +287,6 @@ def _estimate(batch: BatchRun) -> Iterator[str]:
 
 
 def _to_know(outcome: Outcome) -> str | None:
-    """Of a recording that is registered: that its participants differ, which only the hint says; that a manifest waits."""
-    waiting = getattr(outcome.error, "waiting", ())
-    if waiting:
-        one = "it lists files" if len(waiting) == 1 else "they list files"
-        return (
-            f"{', '.join(waiting)} {'is' if len(waiting) == 1 else 'are'} on this disk only: {one} of a node whose half has"
-            " not come, and will be uploaded with that half. Don't wipe this disk before."
-        )
+    """Of a recording that is registered: that its participants differ, which only the hint says."""
     hint = hint_of(outcome)
     return hint if hint and "participants differ" in hint else None

@@ -17,7 +17,7 @@ from ursa_cli.session import Session
 if TYPE_CHECKING:
     from ursa import DataInterface, IngestPlan, IngestResult, Outcome, UploadProgress
     from ursa.errors import InterruptedRunError
-    from ursa.policies import Existing
+    from ursa.policies import Evidence, Existing
     from ursa_cli.progress import Bars
 
 _SHOWN = 10
@@ -61,7 +61,7 @@ def outcomes(
             for outcome in data.ingest_dirs(
                 rec_dirs, participant=participant, existing=existing, jobs=jobs, progress=follow, **choices
             ):
-                counts[outcome.status] += 1
+                counts[outcome.status] = counts.get(outcome.status, 0) + 1
                 in_flight.pop(outcome.rec_id, None)
                 bars.finished(outcome.rec_id)
                 with bars.print_above():
@@ -86,10 +86,15 @@ def finish(session: Session, counts: Mapping[str, int], code: int, total: int, d
 def _count(session: Session, counts: Mapping[str, int], total: int, done: str = "registered") -> None:
     """The last line, where there are several."""
     told = [f"{counts['ok']} {done}", *([f"{counts['have']} already there"] if "have" in counts else [])]
+    told += [f"{counts['skip']} skipped"] if counts.get("skip") else []
     told.append(f"{counts['fail']} failed")
     left = total - sum(counts.values())
     if total > 1:
         session.out.outcome(", ".join([*told, *([f"{left} not reached"] if left else [])]))
+
+
+def _known_by(evidence: Evidence) -> str:
+    return f"proven by {evidence}" if evidence.proven else "by size only"
 
 
 def interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
@@ -146,6 +151,9 @@ def tell(session: Session, outcome: Outcome, *, alone: bool) -> None:
     elif outcome.status == "have":
         session.out.outcome(f"HAVE {outcome.rec_id}: already registered{outcome.told}")
         session.out.record("recording", rec_id=outcome.rec_id, status="have", told=outcome.told.strip(" ;,"))
+    elif outcome.status == "skip":
+        session.out.outcome(f"SKIP {outcome.rec_id}: {outcome.reason}", level=logging.WARNING)
+        session.out.record("recording", rec_id=outcome.rec_id, status="skip", reason=outcome.reason)
     elif outcome.error is not None:
         failed(session, outcome.rec_id, outcome.error, alone=alone)
 
@@ -248,7 +256,7 @@ def _plan(session: Session, plan: IngestPlan) -> None:
     line = session.out.line
     line(f"PLAN {plan.rec_id}: {len(plan.sends)} to upload, {plan.files_skipped} to skip; nothing was sent or written")
     for item in (*plan.files, *plan.sidecars):
-        proof = f"  proven by {item.evidence}" if item.evidence else ""
+        proof = f"  {_known_by(item.evidence)}" if item.evidence else ""
         line(f"     {item.action:8}{size(item.file.size_bytes):>11}  {item.file.path}{proof}")
     for there in plan.in_bucket:
         line(f"     {'in bucket':8}{size(there.size_bytes):>10}  {there.path}")

@@ -156,6 +156,8 @@ def _seen(check: RecordingCheck) -> str:
     """What a verdict lacks that is no proof."""
     if check.on_disk and check.level is not Level.FULL:
         return "no object was read back: before this disk is wiped, run it without --level"
+    if check.left_out:
+        return "before this disk is wiped, run it without --subset"
     return "by size only: `--level full` reads them"
 
 

@@ -261,3 +261,19 @@ def test_a_size_alone_is_printed_as_such(nas: Path, bucket: Path) -> None:
     done = verify(rec(1))
     assert done.returncode == 0 and "= size    stitched_a/whole.mp4" in done.stdout
     assert last_line(done).startswith(f"SEEN {rec(1)}: 3 same, 1 not proven; by size only")
+
+
+def test_a_directory_of_which_a_part_is_left_out_is_only_seen(nas: Path) -> None:
+    ended = [verify(nas / rec(1), "--subset", f"{part}/2").stdout.splitlines()[-1] for part in (1, 2)]
+    assert all(line.startswith(("SEEN", "NONE")) for line in ended)
+    seen = next(line for line in ended if line.startswith("SEEN"))
+    assert "left out by --subset" in seen and "before this disk is wiped, run it without --subset" in seen
+
+
+def test_a_file_that_was_taken_though_it_is_called_unfinished(nas: Path) -> None:
+    rec_dir = make_recording(nas, rec(5), {"eeg_a/a.edf": b"a"})
+    (rec_dir / "eeg_a" / "b.part").write_bytes(b"whole")
+    assert verify(rec_dir).returncode == 1
+    assert run_ursa("ingest", rec_dir, "--not-unfinished", "*.part", *LOCAL).returncode == 0
+    done = verify(rec_dir)
+    assert done.returncode == 0 and "eeg_a/b.part" in done.stdout and done.stdout.splitlines()[-1].startswith("OK ")

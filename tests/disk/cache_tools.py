@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from ursa.disk.cache import FilesCache
 from ursa.disk.clock import Clock
@@ -39,3 +41,22 @@ class Time:
 def file_of(cache: FilesCache) -> Path:
     assert cache.path is not None
     return cache.path
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, time: Time) -> Iterator[Callable[..., FilesCache]]:
+    """``opened()`` opens the one cache of the test, as another process would."""
+    caches: list[FilesCache] = []
+
+    def make(directory: Path = tmp_path / "cache", at: Time = time) -> FilesCache:
+        caches.append(FilesCache.open(directory, clock=at.clock(), temp_dirs=()))
+        return caches[-1]
+
+    yield make
+    for cache in caches:
+        cache.close()

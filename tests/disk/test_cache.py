@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from cache_tools import ETAG, KEY, OTHER_SHA, PATH, PRINT, REC, ROOT, SHA, STORE, Opened, Time
+from cache_tools import ETAG, KEY, OTHER_SHA, PATH, PRINT, REC, ROOT, SHA, STORE, Opened, Time, opened, time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

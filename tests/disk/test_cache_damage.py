@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from cache_tools import ETAG, KEY, OTHER_SHA, PATH, PRINT, REC, SHA, STORE, Opened, Time, file_of
+from cache_tools import ETAG, KEY, OTHER_SHA, PATH, PRINT, REC, SHA, STORE, Opened, Time, file_of, opened, time
 
 from ursa.disk import database
 from ursa.disk.cache import Entry

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from cache_tools import PATH, PRINT, REC, SHA, Opened, file_of
+from cache_tools import PATH, PRINT, REC, SHA, Opened, file_of, opened, time
 
 from ursa.disk import place
 from ursa.disk.cache import FilesCache

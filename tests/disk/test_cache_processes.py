@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cache_tools import PATH, PRINT, REC, ROOT, SHA, Opened
+from cache_tools import PATH, PRINT, REC, ROOT, SHA, Opened, opened, time
 
 from ursa.disk.cache import FilesCache
 

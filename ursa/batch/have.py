@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ursa.batch.listed import object_digest, sidecar_digest
 from ursa.batch.survey import Surveyed, file_digest
 from ursa.bucket.listing import files_of
-from ursa.catalog.metadata import covers, sidecars
+from ursa.catalog.metadata import Sidecar, covers, sidecars
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.manifest import is_junk
 
@@ -47,7 +47,7 @@ def judge(
     settled = sidecars(row)
     beside = all(sha256 in {version.sha256 for version in settled.get(path, ())} for path, sha256 in look.sidecars)
     # An ingest would miss them in the bucket, whether this disk has them or not.
-    beside = beside and all(sidecar_digest(path) in listed for path in settled)
+    beside = beside and all(_is_listed(path, versions, listed) for path, versions in settled.items())
     if not beside or not look.known <= good:
         return Verdict()
     if look.moved.files:
@@ -61,6 +61,12 @@ def judge(
             return Verdict()
         told += f"; {here} of {total} files on this disk"
     return Verdict(True, told)
+
+
+def _is_listed(path: str, versions: Sequence[Sidecar], listed: frozenset[bytes]) -> bool:
+    """Whether a manifest or participant.txt is in the bucket as one of its versions; as any, where no ETag was kept."""
+    etags = {version.etag for version in versions if version.etag} or {""}
+    return any(sidecar_digest(path, etag) in listed for etag in etags)
 
 
 def changed_within(rec_dir: str, seconds: float) -> bool:

@@ -28,9 +28,9 @@ def object_digest(key: str, size_bytes: int, etag: str) -> bytes:
     return hashlib.blake2b(f"{key}\0{size_bytes}\0{etag}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
-def sidecar_digest(path: str) -> bytes:
-    """Of a manifest or participant.txt that is listed, whatever it holds."""
-    return object_digest(path, -1, "")
+def sidecar_digest(path: str, etag: str = "") -> bytes:
+    """Of a manifest or participant.txt that is listed: with an ETag; without one, whatever it holds."""
+    return object_digest(path, -1, etag)
 
 
 class Listed:
@@ -120,5 +120,5 @@ def _digests(info: ObjectInfo, path: str) -> list[bytes]:
     """Of an object, whose ``path`` is below its recording."""
     digests = [object_digest(info.key, info.size_bytes, info.etag)]
     if path.endswith(_SIDECARS) and is_sidecar(path := nfc(path)):
-        digests.append(sidecar_digest(path))
+        digests += [sidecar_digest(path), sidecar_digest(path, info.etag)]
     return digests

@@ -32,7 +32,7 @@ from ursa.manifest import check_rec_id, shown
 from ursa.policies import Existing, OnFailure
 from ursa.recording import os_error_in_words
 from ursa.register.results import IngestPlan
-from ursa.register.several import Outcome
+from ursa.register.several import Outcome, registered
 from ursa.telling import of_callback
 
 NO_MANIFEST = "no manifest (run reconstruct first)"
@@ -220,8 +220,7 @@ class BatchRun:
             standing = self._standings.now(rec_id) if again else self._standings.of(rec_id)
             outcome = self._judge(rec_dir, rec_id, standing, slot)
         except RecordingExistsError as error:
-            skip = self.options.existing is Existing.SKIP
-            outcome = Outcome(rec_dir, rec_id, "have" if skip else "fail", error=error, told=error.told)
+            outcome = registered(rec_dir, rec_id, error, self.options.existing)
         except ManifestNotFoundError as error:
             outcome = Outcome(rec_dir, rec_id, "skip", error=error, reason=NO_MANIFEST)
         except KeyboardInterrupt:

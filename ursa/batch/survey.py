@@ -56,7 +56,7 @@ class Surveyed:
     ``unkept_bytes``: of those of which nothing can be remembered, since their disk has neither change times nor a name.
     ``sidecars``: path and sha256. ``read_at``: the oldest reading that alone vouches for a file, of a disk that keeps no
     change times.
-    ``state``: changes with any file's size, times or inode, b"" where all of them are known; ``seen_at``: when that was
+    ``state``: changes with any file's size or times, b"" where all of them are known; ``seen_at``: when that was
     seen, on the monotonic clock.
     """
 
@@ -211,9 +211,7 @@ def _judged(rec_dir: Path, files: Sequence[_Found], cache: FilesCache, reread_af
             unkept_bytes += 0 if fingerprint else stat.st_size
     state = b""
     if unknown or moved:
-        state = state_of(
-            (path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for path, _, stat in files
-        )
+        state = state_of((path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, _, stat in files)
     return Surveyed(
         frozenset(known),
         raw,
@@ -245,8 +243,8 @@ def _known(
     return (row.sha256, entry.read_at) if entry is not None and counts else (None, None)
 
 
-def state_of(files: Iterator[tuple[str, int, int, int, int]]) -> bytes:
-    """Of a recording's files: path, size, mtime, ctime and inode."""
+def state_of(files: Iterator[tuple[str, int, int, int]]) -> bytes:
+    """Of a recording's files: path, size, mtime and ctime; an inode is another one each time on many network disks."""
     lines = sorted("\0".join(map(str, file)) for file in files)
     return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=DIGEST_BYTES).digest()
 
@@ -254,9 +252,7 @@ def state_of(files: Iterator[tuple[str, int, int, int, int]]) -> bytes:
 def state_of_scan(files: Sequence[LocalFile]) -> bytes:
     """The same of a recording that was scanned."""
     return state_of(
-        (file.path, file.size_bytes, file.mtime_ns, file.sighting.ctime_ns, file.sighting.inode)
-        for file in files
-        if file.sighting
+        (file.path, file.size_bytes, file.mtime_ns, file.sighting.ctime_ns) for file in files if file.sighting
     )
 
 

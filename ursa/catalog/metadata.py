@@ -30,11 +30,13 @@ class Sidecar:
     stands for it (a peer's participant.txt, whose name the row has as well). Halves of a recording bring one each.
 
     ``mtime_ns``: of the file on the disk that it was; None where it was read from the bucket. It decides nothing.
+    ``etag``: of the object that these bytes are in; None where the bucket holds another version, or nobody knows.
     """
 
     size_bytes: int
     sha256: str
     mtime_ns: int | None = None
+    etag: str | None = None
 
     def same(self, other: Sidecar) -> bool:
         """Whether both are the same bytes."""
@@ -133,10 +135,11 @@ def _is_file(value: object) -> bool:
 
 
 def _is_sidecar(value: object) -> bool:
-    if not _is_list(value) or len(value) != 3:
+    if not _is_list(value) or len(value) not in (3, 4):
         return False
-    size_bytes, sha256, mtime_ns = value
-    return type(size_bytes) is int and isinstance(sha256, str) and (mtime_ns is None or type(mtime_ns) is int)
+    size_bytes, sha256, mtime_ns, *etag = value
+    told = type(size_bytes) is int and isinstance(sha256, str) and (mtime_ns is None or type(mtime_ns) is int)
+    return told and all(text is None or isinstance(text, str) for text in etag)
 
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:

@@ -147,7 +147,7 @@ class _Sorting:
         more = len(offenders) - _NAMED_OFFENDERS
         things = "1 object" if len(offenders) == 1 else f"{len(offenders):,} objects"
         raise InvalidRecordingError(
-            f"{rec_id}: {things} can't be taken as they are: {named}{f'; and {more:,} more' if more > 0 else ''};"
+            f"{rec_id}: {things} can't be taken: {named}{f'; and {more:,} more' if more > 0 else ''};"
             f" no {MANIFEST_NAME} was written",
             hint="Finish the upload, or rename or remove them in the bucket, then run the same command again.",
             path=shown(offenders[0][0], 1024),

@@ -105,7 +105,7 @@ class BucketRecording:
                 auxiliary.append(row)
         # A participant.txt whose name nobody has given is left to whoever has the disk.
         sidecars = {
-            item.path: [Sidecar(item.info.size_bytes, self.digests[item.info.key])]
+            item.path: [Sidecar(item.info.size_bytes, self.digests[item.info.key], etag=item.info.etag)]
             for item in self.sidecars
             if item.info.key in self.digests
         }

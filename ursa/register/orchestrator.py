@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ursa.bucket.listing import Listing, files_of, list_recording
+from ursa.bucket.presence import SidecarState, sidecar_state
 from ursa.bucket.proof import holds, known, measure_now
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import sidecars
@@ -265,7 +266,8 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     if plan.proven is not None:
         # First: the rows are compared again as they are registered, and a claim that was found wrong would refuse ours.
         services.upgrade(plan.proven)
-    registered = services.register(_registration(services.catalog, request, plan, files, proven_at))
+    etags = {item.item.key: item.etag for item in sent_sidecars}
+    registered = services.register(_registration(services.catalog, request, plan, files, etags, proven_at))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
@@ -359,7 +361,10 @@ def _refuse_lost(
         elif row.proven and row.path not in looked_at and _as_listed(services, row, listing) is None:
             lost[row.path] = "other content"
     beside = sidecars(standing.existing) if standing.existing else {}
-    lost |= {path: "gone" for path in beside if listing.get(path) is None}
+    for path, versions in beside.items():
+        state = sidecar_state(services.raw, path, versions, listing.get(path), services.proofs)
+        if state in (SidecarState.GONE, SidecarState.OTHER):
+            lost[path] = "gone" if state is SidecarState.GONE else "other content"
     if lost:
         cut = any(why != "gone" for why in lost.values())
         told = named([f"{shown(path)} ({why})" for path, why in lost.items()])
@@ -555,6 +560,7 @@ def _registration(
     request: Request,
     plan: IngestPlan,
     files: Mapping[str, FileRow],
+    etags: Mapping[str, str],
     proven_at: datetime,
 ) -> Registration:
     local = request.local
@@ -574,7 +580,7 @@ def _registration(
         [files[planned.file.path] for planned in plan.files if planned.file.path not in raw_paths]
         + [files[there.path] for there in plan.in_bucket if not there.worker],
         tuple(name for name in (request.participant, *plan.kept_names) if name),
-        settled(plan.sidecars, local, request.participant),
+        settled(plan.sidecars, local, request.participant, etags),
     )
     return registration(
         contents,

@@ -11,6 +11,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
 from ursa.catalog.where import any_of, these_modalities
+from ursa.names import nfc
 
 OPERATION = "proven"
 STATED_KEY = "stated_sha256"
@@ -109,7 +110,7 @@ def _content(row: FileRow) -> FileRow:
 
 def _about(row: FileRow, measured: FileRow) -> bool:
     """Whether a measurement is of the file that a row is about; one that is proven gives way to its own bytes only."""
-    same = row.size_bytes == measured.size_bytes and row.key in ("", measured.key)
+    same = row.size_bytes == measured.size_bytes and (not row.key or nfc(row.key) == nfc(measured.key))
     return same and (not row.proven or row.sha256 == measured.sha256)
 
 

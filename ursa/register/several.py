@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError, unexpected
+from ursa.manifest import shown
 from ursa.policies import Existing
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.telling import of_callback
@@ -37,6 +38,23 @@ class Outcome:
     told: str = ""
 
 
+def registered(rec_dir: Path, rec_id: str, error: RecordingExistsError, existing: Existing) -> Outcome:
+    """Of a recording whose files are all registered, by the policy: what a manifest that waits says is on this disk only."""
+    if existing is not Existing.SKIP:
+        return Outcome(rec_dir, rec_id, "fail", error=error)
+    if error.waiting:
+        return Outcome(rec_dir, rec_id, "skip", reason=f"registered, but {_waits(error.waiting)}")
+    return Outcome(rec_dir, rec_id, "have", error=error, told=error.told)
+
+
+def _waits(manifests: Sequence[str]) -> str:
+    are, have = ("is", "lists") if len(manifests) == 1 else ("are", "list")
+    names = ", ".join(map(shown, manifests))
+    return (
+        f"{names} {are} on this disk only: {have} files of a node whose half has not come, and goes up with that half"
+    )
+
+
 def ingest_several(
     ingest_one: Callable[[Path], IngestResult],
     rec_dirs: Iterable[Path],
@@ -52,8 +70,7 @@ def ingest_several(
         try:
             return Outcome(rec_dir, rec_id, "ok", result=ingest_one(rec_dir))
         except RecordingExistsError as error:
-            status: Status = "have" if existing is Existing.SKIP else "fail"
-            return Outcome(rec_dir, rec_id, status, error=error, told=error.told)
+            return registered(rec_dir, rec_id, error, existing)
         except UrsaError as error:
             return Outcome(rec_dir, rec_id, "fail", error=error)
         except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -104,7 +104,7 @@ def judge(
     if theirs == data:
         return Judged(PlannedFile(file, info.key, "skip", sha256, info.etag))
     replaced = PlannedFile(file, info.key, "replace", sha256, info.etag, data=data)
-    seen = None if theirs is None else Sidecar(len(theirs), hashlib.sha256(theirs).hexdigest())
+    seen = None if theirs is None else Sidecar(len(theirs), hashlib.sha256(theirs).hexdigest(), etag=info.etag)
     kept = PlannedFile(file, info.key, "keep", sha256, info.etag, theirs=seen)
     if source is None:
         return Judged(replaced) if replace_objects else _both_names(kept, data, theirs)
@@ -122,17 +122,27 @@ def judge(
     raise _other_manifest(path, info.key, ours=source.manifest)
 
 
-def settled(items: Sequence[PlannedFile], local: LocalRecording, participant: str | None) -> dict[str, list[Sidecar]]:
-    """Of sidecars that are sent or stand back: the versions with which nothing is left to do, by path."""
+def settled(
+    items: Sequence[PlannedFile], local: LocalRecording, participant: str | None, etags: Mapping[str, str]
+) -> dict[str, list[Sidecar]]:
+    """Of sidecars that are sent or stand back: the versions with which nothing is left to do, by path.
+
+    ``etags``: of what this run has sent, by key.
+    """
     ours = _without_unnamed(local, participant, {item.file.path for item in items})
     return {
         item.file.path: [
-            Sidecar(item.file.size_bytes, item.sha256 or "", item.file.mtime_ns),
+            Sidecar(item.file.size_bytes, item.sha256 or "", item.file.mtime_ns, _etag(item, etags)),
             *([item.theirs] if item.theirs else ()),
         ]
         for item in items
         if item.file.path in ours
     }
+
+
+def _etag(item: PlannedFile, etags: Mapping[str, str]) -> str | None:
+    """Of the object that a sidecar's own bytes are in."""
+    return None if item.action == "keep" else etags.get(item.key, item.etag if item.action == "skip" else None)
 
 
 def local_sidecars(

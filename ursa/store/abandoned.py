@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from pathlib import Path
 
 # A temporary file lives for one write. Processes of other machines, on a shared disk, can't be asked whether they live.
 _ABANDONED_S = 24 * 3600
 
 
-def remove_abandoned(directory: Path) -> None:
+def remove_abandoned(directory: Path, now_s: float) -> None:
     """Remove the files that nobody will finish: a day old, and their process (``<pid>-...``) is gone.
 
-    Raises nothing: what can't be removed stays.
+    ``now_s``: by the clock that this directory's files are stamped with. Raises nothing: what can't be removed stays.
     """
-    before = time.time() - _ABANDONED_S
+    before = now_s - _ABANDONED_S
     with contextlib.suppress(OSError):
         for path in list(directory.iterdir()):
             # What does not begin with a number is nobody's that we know, and stays.

@@ -26,7 +26,7 @@ from ursa.errors import StorageError
 from ursa.names import disk_name, on_disk
 from ursa.policies import Evidence
 from ursa.store.abandoned import remove_abandoned
-from ursa.store.local_records import Record, Records
+from ursa.store.local_records import Record, Records, open_object
 from ursa.store.local_walk import walk
 from ursa.store.protocol import (
     Body,
@@ -97,26 +97,26 @@ class LocalStore:
 
     def head(self, key: str) -> ObjectInfo:
         with _words(key, "head"):
-            stat = self._path(key).stat()
+            stat = self._path(key).lstat()
             if not S_ISREG(stat.st_mode):
                 raise IsADirectoryError
             return _info(key, self._records.told(key, stat))
 
     def read(self, key: str) -> tuple[bytes, ObjectInfo]:
-        with _words(key, "read"), self._path(key).open("rb") as file:
+        with _words(key, "read"), open_object(self._path(key)) as file:
             for _ in range(_READS):
                 before = os.fstat(file.fileno())
                 file.seek(0)
                 data = file.read()
                 record = self._records.told(key, os.fstat(file.fileno()), file)
-                if record.counts_for(before):
+                if record.describes(before):
                     return data, _info(key, record)
         raise TransientError(f"{key} is being written by another program", key=key, operation="read")
 
     def stream(
         self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
     ) -> Iterator[bytes]:
-        with _words(key, "read"), self._path(key).open("rb") as file:
+        with _words(key, "read"), open_object(self._path(key)) as file:
             stat = os.fstat(file.fileno())
             if if_match is not None and self._records.told(key, stat, file).sha256 != if_match:
                 raise PreconditionFailedError(f"{key} was replaced while it was read", key=key, operation="read")
@@ -238,12 +238,12 @@ class LocalStore:
     def _temporary(self) -> Iterator[tuple[Path, IO[bytes]]]:
         directory = self._own / "tmp"
         directory.mkdir(parents=True, exist_ok=True)
-        if not self._swept:
-            self._swept = True
-            remove_abandoned(directory)
         path = directory / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             with path.open("xb") as file:
+                if not self._swept:
+                    self._swept = True
+                    remove_abandoned(directory, os.fstat(file.fileno()).st_mtime)
                 yield path, file
         finally:
             path.unlink(missing_ok=True)
@@ -275,7 +275,7 @@ class LocalStore:
             return
         try:
             # This holds the lock: what is measured is not kept.
-            etag = self._records.told(key, target.stat(), keep=False).sha256
+            etag = self._records.told(key, target.lstat(), keep=False).sha256
         except FileNotFoundError:
             etag = None
         if etag != if_match:
@@ -291,7 +291,7 @@ class LocalStore:
         if (stat.st_size, stat.st_mtime_ns) != (written.st_size, written.st_mtime_ns):
             return
         try:
-            self._records.keep(key, file, Record.of(sha256, stat, dict(metadata)))
+            self._records.keep_new(key, file, self._records.of(sha256, stat, metadata))
         except OSError:
             # Without metadata it costs a reading, and the object is there.
             if metadata:
@@ -302,7 +302,10 @@ class LocalStore:
         try:
             os.link(temporary, target)
         except FileExistsError:
-            raise there from None
+            with self._lock():
+                if not target.is_symlink():
+                    raise there from None
+                temporary.replace(target)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise

@@ -13,7 +13,8 @@ from ursa.names import disk_name, on_disk
 
 def walk(root: Path, directory: str, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
     """Keys below ``directory`` ("" or with a trailing '/') that start with ``prefix`` and come after ``after``, in the
-    order of their bytes. Directories that hold none of them are not opened.
+    order of their bytes. Directories that hold none of them are not opened. A symbolic link is no object: its bytes are
+    elsewhere.
     """
     try:
         with os.scandir(root / on_disk(directory)) as entries:
@@ -30,7 +31,7 @@ def walk(root: Path, directory: str, prefix: str, after: str) -> Iterator[tuple[
                 yield from walk(root, path, prefix, after)
         elif key.startswith(prefix) and key > after:
             with contextlib.suppress(FileNotFoundError):
-                stat = entry.stat()
+                stat = entry.stat(follow_symlinks=False)
                 if S_ISREG(stat.st_mode):
                     yield key, stat
 
