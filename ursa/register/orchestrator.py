@@ -370,8 +370,8 @@ def _refuse_lost(
         told = named([f"{shown(path)} ({why})" for path, why in lost.items()])
         raise MissingFilesError(
             f"{rec_id} is registered, but the bucket does not hold all of its files any more: {told}",
-            hint=f"Run the same command with --overwrite{' --replace-objects' if cut else ''}: it uploads from this disk"
-            " what is missing, and registers it again.",
+            hint=f"`ursa ingest REC_DIR --overwrite{' --replace-objects' if cut else ''}` uploads from this disk what is"
+            " missing, and registers it again.",
             paths=tuple(lost),
         )
 
