@@ -21,6 +21,7 @@ from ursa import DataInterface
 from ursa.catalog.rows import FileRow, RecordingRow
 from ursa.catalog.tables import Change
 from ursa.catalog.where import any_of, these_modalities
+from ursa.errors import StorageError
 from ursa.policies import Evidence
 from ursa.register.build import Registration
 from ursa.register.commit import register_all
@@ -203,6 +204,33 @@ def test_a_claim_is_no_measurement(how: dict[str, Any], data: DataInterface) -> 
     before = versions(data)
     upgrade_all(data._catalog, [measured(1, **({"etag": "new"} | how))])
     assert versions(data) == before
+
+
+def test_an_upgrade_that_can_not_be_written_costs_nothing_else(
+    data: DataInterface, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The files cache has what was measured; the command that found it goes on."""
+    register_all(data._catalog, [claimed(1)])
+
+    def refuse(*_: object) -> None:
+        raise StorageError("the server is away")
+
+    monkeypatch.setattr("ursa.register.committer.upgrade_all", refuse)
+    data._upgrade(measured(1))
+    assert "what was measured is not in the catalog yet: the server is away" in caplog.text
+    monkeypatch.undo()
+    data._upgrade(measured(1))
+    assert evidence(data) == proven(1)
+
+
+def test_a_key_in_another_form_of_unicode(data: DataInterface) -> None:
+    wanted = claimed(1)
+    composed, decomposed = "recordings/caf\u00e9", "recordings/cafe\u0301"
+    row = replace(claim(1, RAW), key=composed)
+    register_all(data._catalog, [replace(wanted, modalities=(replace(wanted.modalities[0], files=(row,)),))])
+    now = replace(row, key=decomposed, evidence=Evidence.SHA256)
+    upgrade_all(data._catalog, [Upgrade(rec_id(1), recording_hash(1), {RAW: now}, {RAW: row})])
+    assert evidence(data)[RAW, "sha256"] == 1
 
 
 def test_twice_is_once(data: DataInterface) -> None:
