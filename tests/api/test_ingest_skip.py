@@ -159,6 +159,21 @@ def test_other_content_names_every_key_before_a_byte_moves(
     assert objects(weed_buckets) == on_disk(rec_dir)
 
 
+def test_a_registered_object_with_other_content_is_never_the_same_files(
+    data: DataInterface, weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    rec_dir = make_recording(tmp_path, REC, FILES)
+    ingest(data, rec_dir)
+    path, body = next(iter(_same_size(rec_dir).items()))
+    put(weed_buckets, PREFIX + path, body)
+    for options in ({}, {"replace_objects": True}):
+        with pytest.raises(ObjectConflictError, match=path) as refused:
+            ingest(data, rec_dir, **options)
+        assert "--overwrite --replace-objects" in (refused.value.hint or "")
+    assert ingest(data, rec_dir, overwrite=True, replace_objects=True).files_uploaded == 1
+    assert objects(weed_buckets) == on_disk(rec_dir)
+
+
 def test_large_objects_are_replaced_too(data: DataInterface, weed_buckets: Buckets, tmp_path: Path) -> None:
     rec_dir = make_recording(tmp_path, REC, {"camera_left/a.mp4": CONTENT * 18})
     put(weed_buckets, PREFIX + "camera_left/a.mp4", bytes(18 * MIB))

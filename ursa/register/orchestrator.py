@@ -138,7 +138,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     if merging:
         looked_at = {item.file.path for item in files} | {item.path for item in in_bucket}
         _refuse_lost(services, local.rec_id, standing, listing, looked_at)
-    refuse_replacing(files, options)
+    refuse_replacing(files, options, rows if merging else ())
     if exists is not None:
         if upgrade := _upgrade(standing, proven):
             services.upgrade(upgrade)
@@ -370,8 +370,8 @@ def _refuse_lost(
         told = named([f"{shown(path)} ({why})" for path, why in lost.items()])
         raise MissingFilesError(
             f"{rec_id} is registered, but the bucket does not hold all of its files any more: {told}",
-            hint=f"`ursa ingest REC_DIR --overwrite{' --replace-objects' if cut else ''}` uploads from this disk what is"
-            " missing, and registers it again.",
+            hint=f"Run the same command with --overwrite{' --replace-objects' if cut else ''}: it uploads from this disk"
+            " what is missing, and registers it again.",
             paths=tuple(lost),
         )
 

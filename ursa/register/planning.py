@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -121,11 +121,15 @@ def plan_files(
     return tuple(planned[file.path] for file in local.data_files)
 
 
-def refuse_replacing(files: Sequence[PlannedFile], options: Options) -> None:
-    """Raises ``ObjectConflictError`` for objects with other content, all of them named, unless they may be replaced."""
-    conflicts = [item.key for item in files if item.action == "replace"]
-    if conflicts and not options.replace_objects:
-        raise conflict(conflicts)
+def refuse_replacing(files: Sequence[PlannedFile], options: Options, registered: Collection[str]) -> None:
+    """Raises ``ObjectConflictError`` for objects with other content, all of them named, unless they may be replaced.
+
+    ``registered``: paths of files whose rows stay as they are: their objects do too.
+    """
+    conflicts = {item.file.path: item.key for item in files if item.action == "replace"}
+    theirs = conflicts.keys() & set(registered)
+    if theirs or (conflicts and not options.replace_objects):
+        raise conflict(list(conflicts.values()), registered=bool(theirs))
 
 
 def preflight(local: LocalRecording, files: Sequence[PlannedFile], context: Context) -> tuple[PlannedFile, ...]:

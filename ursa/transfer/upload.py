@@ -452,11 +452,11 @@ def _refuse(item: UploadItem) -> NoReturn:
     raise conflict([item.key])
 
 
-def conflict(keys: Sequence[str]) -> ObjectConflictError:
-    """The error for keys under which the bucket holds other content."""
+def conflict(keys: Sequence[str], *, registered: bool = False) -> ObjectConflictError:
+    """The error for keys under which the bucket holds other content; ``registered``: than their rows say."""
     return ObjectConflictError(
         f"the bucket holds other content under {named(keys)}",
         hint="Nothing was overwritten and nothing was registered. Compare the two; where the disk is right, run again"
-        " with --replace-objects.",
+        f" with{' --overwrite' if registered else ''} --replace-objects.",
         keys=tuple(keys),
     )
