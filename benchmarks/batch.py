@@ -144,12 +144,39 @@ def small(root: Path, recordings: int, rounds: int) -> None:
 
 def rclone(made: Bench, source: Path) -> list[str]:
     """The peer."""
+    return [
+        find_executable("rclone"),
+        "--config",
+        os.devnull,
+        "copy",
+        "--transfers",
+        "16",
+        str(source),
+        remote(made, "rclone"),
+    ]
+
+
+def listing(made: Bench) -> list[str]:
+    """The peer's listing of all that ursa sent."""
+    return [
+        find_executable("rclone"),
+        "--config",
+        os.devnull,
+        "lsf",
+        "-R",
+        "--fast-list",
+        "--files-only",
+        remote(made, "recordings"),
+    ]
+
+
+def remote(made: Bench, prefix: str) -> str:
+    """A prefix of the raw bucket as rclone names it."""
     server = made.server
-    remote = (
+    return (
         f":s3,provider=Other,endpoint='{server.endpoint_url}',access_key_id={server.access_key},"
-        f"secret_access_key={server.secret_key}:raw-bench/rclone"
+        f"secret_access_key={server.secret_key}:raw-bench/{prefix}"
     )
-    return [find_executable("rclone"), "--config", os.devnull, "copy", "--transfers", "16", str(source), remote]
 
 
 def many(root: Path, recordings: int, rounds: int) -> None:
@@ -157,7 +184,8 @@ def many(root: Path, recordings: int, rounds: int) -> None:
     with bench(root) as made:
         source = make_source(root / "source", recordings, 64)
         first, growth = with_growth(made.batch(source), made.environment, recordings)
-        found: dict[str, list[float]] = {"find -printf %s": [], "catalog read": [], "ursa batch, all HAVE": []}
+        names = ("find -printf %s", "catalog read", "rclone lsf -R --fast-list", "ursa batch, all HAVE")
+        found: dict[str, list[float]] = {name: [] for name in names}
         opening: list[float] = []
         peaks = []
         for _ in range(rounds):
@@ -166,6 +194,7 @@ def many(root: Path, recordings: int, rounds: int) -> None:
             opened, read = catalog_read(made, source)
             opening.append(opened)
             found["catalog read"].append(read)
+            found["rclone lsf -R --fast-list"].append(measure(listing(made), made.environment, None).wall_s)
             again = measure(made.batch(source), made.environment, None)
             found["ursa batch, all HAVE"].append(again.wall_s)
             peaks.append(again.peak_bytes)
@@ -178,10 +207,10 @@ def many(root: Path, recordings: int, rounds: int) -> None:
     print("\n| | median s |\n| --- | --- |")
     for name, times in found.items():
         print(f"| {name} | {statistics.median(times):.2f} |")
-    walked, read, batch = (statistics.median(times) for times in found.values())
+    walked, read, listed, batch = (statistics.median(times) for times in found.values())
     opened = statistics.median(opening)
     print(
-        f"\n(batch - catalog read) / find: {(batch - read) / walked:.2f}"
+        f"\n(batch - catalog read - listing) / find: {(batch - read - listed) / walked:.2f}"
         f" (of the batch {opened:.2f} s open the catalog; its start is in it too); {requests} requests; peak"
         f" {max(peaks) / MIB:.0f} MiB",
         flush=True,
