@@ -1,7 +1,7 @@
 """What the bucket lists of a batch's recordings, looked up for many at once, beside everything else.
 
 A LIST tells a thousand objects. Recordings that lie close together are listed as ranges of rec_ids; where other recordings
-lie between them that would be more requests, each is listed by its own prefix. An object is kept as 16 bytes.
+lie between them that would be more requests, each is listed by its own prefix. Of an object 16 bytes are kept, a digest.
 """
 
 from __future__ import annotations
