@@ -348,6 +348,18 @@ def test_another_manifest_of_the_same_size_in_the_bucket_is_no_have(lab: Lab, re
     assert stored(lab, "manifest.json") == ours and without_a_look(lab.one())
 
 
+@pytest.mark.parametrize(
+    ("there", "status"), [(b"Bo Berg\n", "have"), (bytes(9), "fail"), (b"", "fail")], ids=["a name", "zeros", "empty"]
+)
+def test_another_participant_in_the_bucket(lab: Lab, there: bytes, status: str) -> None:
+    """A peer's half brings its own; what holds no name has lost one."""
+    rec_dir = lab.make(1, {"eeg_a/a.edf": b"a"}, participant="Aria Lin")
+    age(rec_dir)
+    assert lab.one().status == "ok" and without_a_look(lab.one())
+    (lab.stored / rec(1) / "participant.txt").write_bytes(there)
+    assert lab.one().status == status
+
+
 @pytest.mark.parametrize("level", ["head", "checksum", "full"])
 def test_verify_of_a_recording_looks_at_its_sidecars(lab: Lab, registered: Path, level: str) -> None:
     with lab.data() as data:

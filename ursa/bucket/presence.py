@@ -11,15 +11,15 @@ from ursa.bucket.proof import Proofs, known, measure_now
 from ursa.catalog.compare import Seen
 from ursa.catalog.metadata import Sidecar
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
-from ursa.errors import ManifestError
+from ursa.errors import InvalidRecordingError, ManifestError
 from ursa.manifest import MAX_MANIFEST_BYTES, parse_manifest
-from ursa.recording import PARTICIPANT_NAME
+from ursa.recording import MAX_PARTICIPANT_BYTES, PARTICIPANT_NAME, parse_participant
 from ursa.store import NotFoundError, ObjectInfo, Store
 
 
 class SidecarState(StrEnum):
-    """What the bucket has of a manifest or participant.txt: one of the versions that are registered; a manifest that
-    replaced them as it may (a half came, or the rig's own, and its run is not done); something else; nothing.
+    """What the bucket has of a manifest or participant.txt: one of the versions that are registered; another manifest or
+    name that took its place (a half came, or the rig's own, and its run is not done); something else; nothing.
     """
 
     SAME = "same"
@@ -65,10 +65,15 @@ def sidecar_state(
 
 
 def _replaces(store: Store, path: str, info: ObjectInfo) -> bool:
-    if path == PARTICIPANT_NAME or info.size_bytes > MAX_MANIFEST_BYTES:
+    """Whether it can be read as what it is called, and says something."""
+    name = path == PARTICIPANT_NAME
+    if info.size_bytes > (MAX_PARTICIPANT_BYTES if name else MAX_MANIFEST_BYTES):
         return False
-    with suppress(ManifestError):
-        return not parse_manifest(store.read(info.key)[0], source=info.key).is_placeholder
+    data = store.read(info.key)[0]
+    with suppress(ManifestError, InvalidRecordingError):
+        if name:
+            return parse_participant(data, source=info.key) is not None
+        return not parse_manifest(data, source=info.key).is_placeholder
     return False
 
 
