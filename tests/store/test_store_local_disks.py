@@ -108,3 +108,12 @@ def test_a_link_is_no_object(tmp_path: Path, how: Mapping[str, bool]) -> None:
     assert store.put("rec/k", b"2", sha256=sha(b"2"), **how).etag == sha(b"2")
     assert not path.is_symlink() and path.read_bytes() == b"2"
     assert (tmp_path / "nas").read_bytes() == b"1"
+
+
+def test_a_disk_of_a_type_that_nobody_lists(tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_records, "mount_of", lambda _descriptor: Mount("overlay"))
+    monkeypatch.setattr(local_records, "fingerprint", lambda *_: None)  # ctime and mtime are the same
+    store = LocalStore(tmp_path, "raw")
+    store.put("k", b"1", sha256=sha(b"1"), if_absent=True)
+    assert LocalStore(tmp_path, "raw").head("k").etag == sha(b"1")
+    assert hashed == []
