@@ -58,7 +58,7 @@ class FakeOp:
     def says(self, body: str) -> None:
         script = self.directory / "op"
         script.write_text(
-            f"#!/bin/sh\nprintf '%s|' \"$@\" \"stdin=$(cat)\" >> '{self.log}'; echo >> '{self.log}'\n{body}\n"
+            f'#!/bin/sh\nline=$(printf \'%s|\' "$@" "stdin=$(cat)"); echo "$line" >> \'{self.log}\'\n{body}\n'
         )
         script.chmod(0o755)
 

@@ -67,7 +67,7 @@ def test_a_consoles_folders_are_junk() -> None:
 
 
 def test_many_offenders_are_counted() -> None:
-    with pytest.raises(InvalidRecordingError, match=r"25 objects can't be taken .* and 5 more;") as caught:
+    with pytest.raises(InvalidRecordingError, match=r"25 objects can't be taken: .* and 5 more;") as caught:
         read_contents(REC, PREFIX, listing({f"eeg_a/{number:02}.part": 1 for number in range(25)}))
     assert len(caught.value.fields["paths"]) == 25
 

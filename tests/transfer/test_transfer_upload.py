@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tap import (
@@ -34,6 +36,7 @@ from conftest import Buckets
 from proxy import FaultProxy
 from servers import S3Server
 from ursa.errors import FileChangedError, ObjectConflictError, StorageError
+from ursa.policies import Evidence
 from ursa.store import NotFoundError, Store
 from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
@@ -340,6 +343,22 @@ def test_a_key_that_vanishes_after_the_race(store: Store, tmp_path: Path) -> Non
         send(Tap(store, before={"head": lambda key: store.delete(key)}), [item(file)])
 
 
+class Versions(Tap):
+    """A store whose ETags are versions: they tell nothing of the bytes, and it tells no checksum."""
+
+    def __getattr__(self, name: str) -> Any:
+        method = super().__getattr__(name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            options.pop("if_match", None)
+            result = method(*args, **options)
+            if name == "complete_upload":
+                return "version-1"
+            return replace(result, etag="version-1", checked_sha256=None) if name == "head" else result
+
+        return call
+
+
 def test_what_arrives_damaged_is_noticed(store: Store, big: SourceFile) -> None:
     """A store that tells no md5 in its ETags is read back."""
 
@@ -349,7 +368,10 @@ def test_what_arrives_damaged_is_noticed(store: Store, big: SourceFile) -> None:
             file.write(b"damage")
 
     with pytest.raises(StorageError, match=r"big\.bin arrived damaged"):
-        send(Tap(store, after={"complete_upload": damage}), [item(big)])
+        send(Versions(store, after={"complete_upload": damage}), [item(big)])
+    big.source.with_name("store").joinpath("raw", "big.bin").unlink()
+    (result,) = send(Versions(store), [item(big)])
+    assert result.evidence is Evidence.SHA256
 
 
 # --- stopping
