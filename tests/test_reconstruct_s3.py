@@ -135,7 +135,7 @@ def test_ranges_in_any_order_are_hashed_in_theirs(proxied: Proxied, buckets: Buc
     }
     ranges = [e.headers.get("range") for e in proxy.log if e.path.endswith("seg_000.mp4") and e.method == "GET"]
     assert len(ranges) >= 11 + 2 and len(set(ranges)) >= 11
-    assert proxy.peak_in_flight > 3
+    assert proxy.peak_in_flight > 1
     assert record(buckets) == measured(RAW)
 
 

@@ -56,7 +56,8 @@ def test_writers_meanwhile(here: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         ended = [writer.communicate(timeout=120) for writer in writers]
     assert [errors for _out, errors in ended if errors] == []
     lines = [line for out, _errors in ended for line in out.splitlines()]
-    assert {line.split()[1] for line in lines} == {"created"}
+    # One that a busy machine held up for longer than a rebuild waits finds its recording taken over from the bucket.
+    assert "created" in (actions := {line.split()[1] for line in lines}) and actions <= {"created", "merged"}
     assert all(result.recordings_before > 0 for result in results)
     done = sorted(line.split()[0] for line in lines)
     assert len(done) == len(set(done)) > WRITERS
