@@ -125,9 +125,11 @@ def at(phase: str, action: Callable[[], object]) -> Callable[[HashProgress], Non
 
 def test_ranges_in_any_order_are_hashed_in_theirs(proxied: Proxied, buckets: Buckets, small_ranges: None) -> None:
     proxy, data = proxied
-    # Of eleven ranges the first comes last, and the fourth breaks off in the middle.
+    # So far away that ranges overlap however busy this machine is. Of eleven ranges the first comes last, and the fourth
+    # breaks off in the middle.
     proxy.stall(lambda method, path, query: path.endswith("seg_000.mp4") and method == "GET", 0.7, times=1)
     proxy.cut(lambda method, path, query: path.endswith("seg_000.mp4") and method == "GET", 200_000, times=2)
+    proxy.delay_s = 0.3
     result = data.reconstruct(REC)
     assert result.recording_hash == hash_of(RAW) == manifest(buckets)["recording_hash"]
     assert {entry["path"]: entry["sha256"] for entry in manifest(buckets)["files"]} == {
@@ -135,7 +137,7 @@ def test_ranges_in_any_order_are_hashed_in_theirs(proxied: Proxied, buckets: Buc
     }
     ranges = [e.headers.get("range") for e in proxy.log if e.path.endswith("seg_000.mp4") and e.method == "GET"]
     assert len(ranges) >= 11 + 2 and len(set(ranges)) >= 11
-    assert proxy.peak_in_flight > 1
+    assert proxy.peak_in_flight > 3
     assert record(buckets) == measured(RAW)
 
 

@@ -33,7 +33,7 @@ def wait_for(here: Lab, count: int) -> None:
 
 @pytest.mark.slow
 def test_writers_meanwhile(here: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ursa.rebuild.run.SETTLES_S", 5.0)
+    monkeypatch.setattr("ursa.rebuild.run.SETTLES_S", 30.0)
     script = Path(__file__).with_name("writer.py")
     here.open().init_catalog()
     writers = [
@@ -56,8 +56,7 @@ def test_writers_meanwhile(here: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         ended = [writer.communicate(timeout=120) for writer in writers]
     assert [errors for _out, errors in ended if errors] == []
     lines = [line for out, _errors in ended for line in out.splitlines()]
-    # One that a busy machine held up for longer than a rebuild waits finds its recording taken over from the bucket.
-    assert "created" in (actions := {line.split()[1] for line in lines}) and actions <= {"created", "merged"}
+    assert {line.split()[1] for line in lines} == {"created"}
     assert all(result.recordings_before > 0 for result in results)
     done = sorted(line.split()[0] for line in lines)
     assert len(done) == len(set(done)) > WRITERS
