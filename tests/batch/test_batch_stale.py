@@ -19,18 +19,23 @@ from ursa.disk.mounts import Ctime, Mount, Rules
 PATH = "eeg_a/seg_000.edf"
 
 
-@pytest.fixture
-def known(tmp_path: Path) -> tuple[Lab, Path]:
-    """A recording that a walk alone knows."""
-    lab = make_lab(tmp_path)
-    rec_dir = lab.make(1, {PATH: b"eeg" * 400}, list_sha256=False)
-    age(rec_dir)
+def until_a_walk_knows(lab: Lab) -> None:
+    """Runs until its recording is said to be there without an ingest."""
     lab.run()
     time.sleep(2.6)
     lab.run()
     time.sleep(2.6)
     (outcome,) = lab.run()
     assert outcome.status == "have" and outcome.error is None
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> tuple[Lab, Path]:
+    """A recording that a walk alone knows."""
+    lab = make_lab(tmp_path)
+    rec_dir = lab.make(1, {PATH: b"eeg" * 400}, list_sha256=False)
+    age(rec_dir)
+    until_a_walk_knows(lab)
     return lab, rec_dir
 
 
@@ -63,12 +68,7 @@ def test_a_walk_that_breaks_keeps_nobody_waiting(known: tuple[Lab, Path], monkey
 def test_a_sidecar_that_is_gone_from_the_bucket(tmp_path: Path, path: str) -> None:
     lab = make_lab(tmp_path)
     age(lab.make(1, {PATH: b"eeg" * 400}, participant="Aria Lin"))
-    lab.run()
-    time.sleep(2.6)
-    lab.run()
-    time.sleep(2.6)
-    (outcome,) = lab.run()
-    assert outcome.status == "have" and outcome.error is None
+    until_a_walk_knows(lab)
     (lab.stored / rec(1) / path).unlink()
     (outcome,) = lab.run()
     assert outcome.status == "fail" and path in str(outcome.error)

@@ -37,7 +37,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def on_a_disk(monkeypatch: pytest.MonkeyPatch, volume: str) -> None:
     """Stores that are opened from now on lie on a disk without change times."""
-    monkeypatch.setattr(local_records, "mount_of", lambda _descriptor: Mount("exfat", volume))
+    monkeypatch.setattr(local_records, "mount_at", lambda _directory: Mount("exfat", volume))
     monkeypatch.setattr(local_records, "rules_of", lambda _kind: VFAT)
 
 
@@ -111,7 +111,7 @@ def test_a_link_is_no_object(tmp_path: Path, how: Mapping[str, bool]) -> None:
 
 
 def test_a_disk_of_a_type_that_nobody_lists(tmp_path: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_records, "mount_of", lambda _descriptor: Mount("overlay"))
+    monkeypatch.setattr(local_records, "mount_at", lambda _directory: Mount("overlay"))
     monkeypatch.setattr(local_records, "fingerprint", lambda *_: None)  # ctime and mtime are the same
     store = LocalStore(tmp_path, "raw")
     store.put("k", b"1", sha256=sha(b"1"), if_absent=True)

@@ -9,7 +9,7 @@ import select
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -87,6 +87,18 @@ def mount_of(descriptor: int) -> Mount:
         return linux_mount(descriptor)
     except (OSError, ValueError, AttributeError, ImportError):
         return Mount()
+
+
+def mount_at(directory: Path, mount_of: Callable[[int], Mount] = mount_of) -> Mount:
+    """The mount that a directory lies on; an empty one where it can't be opened. ``mount_of``: a parameter for tests."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return Mount()
+    try:
+        return mount_of(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def linux_mount(descriptor: int, proc: str = "/proc/self", by_uuid: str = "/dev/disk/by-uuid") -> Mount:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from ursa.disk.mounts import mount_of
+from ursa.disk.mounts import mount_at
 
 _SECOND_NS = 10**9
 _HOUR_NS = 3600 * _SECOND_NS
@@ -24,14 +23,7 @@ def same_mtime(one_ns: int, other_ns: int, *, vfat: bool = False) -> bool:
 
 def keeps_local_time(directory: Path) -> bool:
     """Whether a directory lies on a disk that keeps times in local time (FAT)."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return mount_of(descriptor).type in _LOCAL_TIME
-    finally:
-        os.close(descriptor)
+    return mount_at(directory).type in _LOCAL_TIME
 
 
 def _granularity_ns(time_ns: int) -> int:

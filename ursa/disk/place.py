@@ -15,7 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
-from ursa.disk.mounts import Mount, mount_of
+from ursa.disk.mounts import Mount, mount_at, mount_of
 
 TEMP_DIRS = ("/tmp", "/var/tmp", "/private/tmp", "/private/var/tmp", "/private/var/folders", "/dev/shm")
 _IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
@@ -61,14 +61,7 @@ def is_temporary(
         return True
     if temp_dirs is None and real.is_relative_to(os.path.realpath(tempfile.gettempdir())):
         return True
-    try:
-        descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return mount_of(descriptor).type in _IN_MEMORY
-    finally:
-        os.close(descriptor)
+    return mount_at(real, mount_of).type in _IN_MEMORY
 
 
 def output(*command: str) -> str:

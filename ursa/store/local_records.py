@@ -21,7 +21,7 @@ from typing import IO, Any
 import orjson
 
 from ursa.disk.fingerprint import fingerprint
-from ursa.disk.mounts import Mount, Rules, mount_of, rules_of
+from ursa.disk.mounts import Mount, Rules, mount_at, rules_of
 from ursa.names import is_sha256, on_disk
 from ursa.store.protocol import TransientError
 
@@ -124,11 +124,7 @@ class Records:
     def _volume(self, stat: os.stat_result) -> str | None:
         """What a record has to name besides the times for its disk to be known by; None: no record counts there."""
         if self._disk is None:
-            descriptor = os.open(self._data, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                mount = mount_of(descriptor)
-            finally:
-                os.close(descriptor)
+            mount = mount_at(self._data)
             self._disk = mount, rules_of(mount.type)
         found = fingerprint(stat, *self._disk)
         if found is None and self._disk[1] == Rules():
