@@ -47,7 +47,6 @@ def overview(
     until: datetime | str | None = None,
 ) -> list[RecordingOverview]:
     """Recordings that meet all that is given, by date, each with all its modalities."""
-    catalog.open_participants()
     with catalog.lock:
         found = query(
             catalog,
@@ -63,7 +62,6 @@ def overview(
             if covers(of[row.recording_hash], row):
                 rows.setdefault(row.recording_hash, []).append(row)
         ids = {key for recording in found for key in recording.participant_ids}
-        catalog.participants.refresh()
         names = {
             row.participant_id: row.display_name for row in catalog.participants.select(any_of("participant_id", ids))
         }
