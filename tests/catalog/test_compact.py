@@ -139,7 +139,7 @@ def test_what_dead_runs_left_is_removed_when_it_is_a_day_old(catalog: Catalog) -
     # By a machine whose clock is years behind.
     add_modalities(catalog, [stamped(3, 2000 * ORPHAN_AFTER)])
     assert list(compact(catalog).removed) == dead
-    left = catalog.modalities.select("true", tail="ORDER BY rec_id")
+    left = catalog.modalities.select(tail="ORDER BY rec_id")
     assert [row.rec_id for row in left] == [rec_id(1), rec_id(3), rec_id(4)]
     assert compact(catalog).removed == ()
 

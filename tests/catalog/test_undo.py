@@ -71,7 +71,7 @@ def ingest(catalog: Catalog, number: int, *modalities: Any, **fields: Any) -> Ca
 
 def state(catalog: Catalog) -> tuple[object, ...]:
     """All that a reader sees, and the rows that nobody sees."""
-    hidden = catalog.modalities.select("true", tail="ORDER BY rec_id, modality, worker_id")
+    hidden = catalog.modalities.select(tail="ORDER BY rec_id, modality, worker_id")
     return (*seen(catalog), hidden)
 
 

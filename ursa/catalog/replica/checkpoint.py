@@ -26,6 +26,8 @@ def owed(replica: TableReplica) -> bool:
 def checkpoint(replica: TableReplica) -> None:
     """Write one at the replica's version, and let ``_last_checkpoint`` name it. Raises ``StorageError``, ``DeltaError``."""
     version = replica.version
+    if version == replica.checkpoint:
+        return
     with replica.scratch(version) as made:
         before = set(names_in(made / LOG))
         DeltaTable(str(made), version=version).create_checkpoint()
