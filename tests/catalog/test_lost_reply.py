@@ -57,9 +57,7 @@ def test_the_same_bytes_are_put_until_the_server_tells(catalog: Catalog, tap: Ta
     assert [rule.hits for rule in tap.rules] == [1, 3, 3]
 
 
-def test_when_nothing_tells_that_is_what_is_said(
-    catalog: Catalog, tap: Tap, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_nothing_tells_that_is_what_is_said(catalog: Catalog, tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commits, "GIVE_UP_AFTER_S", 0.2)
     lose(tap, None)
     decided: list[int] = []
@@ -196,7 +194,7 @@ def test_a_table_that_takes_no_commits_of_ours_says_so(catalog: Catalog) -> None
     lines = [{"commitInfo": {"operation": "UPGRADE PROTOCOL"}}, {"protocol": features}, metadata]
     (log / f"{1:020}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
     catalog.refresh()
-    with pytest.raises(StorageError, match="rowTracking|Unsupported|features"):
+    with pytest.raises(StorageError, match="features"):
         add_recordings(catalog, [recording(1)])
     assert not (log / f"{2:020}.json").exists()
 
