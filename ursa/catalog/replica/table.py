@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,7 +168,7 @@ class TableReplica:
         if any(item.version > self.version + _SKIPPED for item in found):
             return self._follow_cold(self._look_cold())
         versions = self._without_gap(look, self.version + 1)
-        self._place(self.path, (), self._commits(versions, self.commit_here(self.version)))
+        self._place(self.path, (), self._commits(versions, self.commit_here(self.version), self.commit_here))
         self.version = look.newest
         return True
 
@@ -230,9 +230,17 @@ class TableReplica:
             raise damaged(self.files, "it is not there, and later ones are", LOG + commit_name(gap), gap)
         return versions
 
-    def _commits(self, versions: Sequence[int], before: Commit | None) -> list[Commit]:
-        """Fetch commits that follow each other, side by side, and compare each with the one before."""
-        commits = each(lambda version: self.commit_here(version) or self.read_commit(version), versions)
+    def _commits(
+        self,
+        versions: Sequence[int],
+        before: Commit | None,
+        at_hand: Callable[[int], Commit | None] = lambda _version: None,
+    ) -> list[Commit]:
+        """Fetch commits that follow each other, side by side, and compare each with the one before.
+
+        ``at_hand`` gives those that need not be fetched: of a log that was seen to be the one that was read before.
+        """
+        commits = each(lambda version: at_hand(version) or self.read_commit(version), versions)
         for commit in commits:
             stated = commit.info.get(PREVIOUS_KEY)
             if before is not None and stated is not None and stated != before.sha256:
