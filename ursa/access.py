@@ -84,6 +84,8 @@ class Access:
         Raises:
             UsageError: no such writing role.
         """
+        if self.offline:
+            raise UsageError("offline=True answers from this machine's copy of the catalog, and writes nothing")
         wanted = [roles] if isinstance(roles, str) else list(roles)
         unknown = [role for role in wanted if role not in _WRITING]
         if unknown:

@@ -72,7 +72,6 @@ def compact(catalog: Catalog, *, dry_run: bool = False, clock: Clock = local_tim
     tables: tuple[CatalogTable[Any], ...] = (catalog.recordings, catalog.modalities, catalog.participants)
     with catalog.lock:
         catalog.refresh()
-        catalog.participants.refresh()
         for table in tables:
             if table.frozen:
                 raise frozen_error(table.frozen)

@@ -47,7 +47,7 @@ def overview(
     until: datetime | str | None = None,
 ) -> list[RecordingOverview]:
     """Recordings that meet all that is given, by date, each with all its modalities."""
-    with catalog.lock:
+    with catalog.snapshot():
         found = query(
             catalog,
             recording_hash=recording_hash,
