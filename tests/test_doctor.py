@@ -561,7 +561,7 @@ def test_the_whole_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         never.wait(60)
         return ok("too late")
 
-    results = run(Probe("nas", hangs), Probe("disk", lambda: ok("fine")))
+    results = run(Probe("nas", hangs), Probe("disk", lambda: ok("fine"), after=("nas",)))
     never.set()
     assert results["nas"].status == "fail" and "no answer" in results["nas"].detail
     assert results["disk"].status == "skip" and "took" in results["disk"].detail
