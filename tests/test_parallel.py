@@ -27,8 +27,8 @@ def test_results_in_the_order_of_actions_that_wait_for_each_other() -> None:
     def action(result: int) -> Callable[[], int]:
         return lambda: (all_there.wait(), result)[1]
 
-    assert at_once(*map(action, (3, 1, 2))) == [3, 1, 2]
-    assert at_once(lambda: "alone") == ["alone"]
+    assert at_once(*map(action, (3, 1, 2))) == (3, 1, 2)
+    assert at_once(lambda: "alone") == ("alone",)
 
 
 def test_the_first_error_is_told_when_all_have_ended() -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ursa.access import Access
 from ursa.config import Config
@@ -63,7 +63,15 @@ def unordered(stop: Stop, action: Callable[[T], R], items: Sequence[T]) -> Itera
             raise
 
 
-def at_once(*actions: Callable[[], R]) -> list[R]:
+@overload
+def at_once(one: Callable[[], R], other: Callable[[], T], /) -> tuple[R, T]: ...
+
+
+@overload
+def at_once(*actions: Callable[[], R]) -> tuple[R, ...]: ...
+
+
+def at_once(*actions: Callable[[], Any]) -> tuple[Any, ...]:
     """Results of a few actions that run at the same time, in their order; all have ended when it returns or raises.
 
     The first runs in this thread, the others in threads that don't keep the process from ending where a server hangs.
@@ -71,7 +79,7 @@ def at_once(*actions: Callable[[], R]) -> list[R]:
     Raises:
         Exception: that of the first, in their order, that failed.
     """
-    futures: list[Future[R]] = [Future() for _ in actions]
+    futures: list[Future[Any]] = [Future() for _ in actions]
     others = [
         threading.Thread(target=_run_into, args=pair, name="ursa-at-once", daemon=True)
         for pair in zip(futures[1:], actions[1:], strict=True)
@@ -81,7 +89,7 @@ def at_once(*actions: Callable[[], R]) -> list[R]:
     _run_into(futures[0], actions[0])
     for thread in others:
         thread.join()
-    return [future.result() for future in futures]
+    return tuple(future.result() for future in futures)
 
 
 def _run_into(future: Future[R], action: Callable[[], R]) -> None:
