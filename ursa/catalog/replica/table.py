@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ class Look:
 
 
 class TableReplica:
-    """Not thread-safe; other processes may use the same directory.
+    """Not thread-safe but for ``need``; other processes may use the same directory.
 
     ``version``: up to which the log is here, -1 before the first ``follow``; ``path``: the directory that deltalake opens.
     ``checkpoint``: the newest that was seen in the bucket. ``shaped``: the newest commit that changed the table's schema,
@@ -86,6 +87,7 @@ class TableReplica:
         self._path: Path | None = None
         self._head: tuple[int, str] | None = None
         self._offline = offline
+        self._fetching = threading.Lock()  # what is asked for ahead, and then again, is fetched once
         self._open_known()
 
     @property
@@ -338,7 +340,8 @@ class TableReplica:
 
     def need(self, files: Iterable[DataFile]) -> None:
         """See to it that these data files are here. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
-        each(self._fetch, [file for file in files if not self._has(file)], 16)
+        with self._fetching:
+            each(self._fetch, [file for file in files if not self._has(file)], 16)
 
     def drop(self, files: Iterable[DataFile]) -> None:
         """Remove copies of data files, which may be damaged here."""
