@@ -56,10 +56,10 @@ class Flaky:
         if self._errors:
             raise self._errors.pop(0)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """Fails after the first entry, as a listing does between two pages."""
         self.calls += 1
-        for count, info in enumerate(self._inner.list(prefix)):
+        for count, info in enumerate(self._inner.list(prefix, start_after=start_after)):
             if count == 1:
                 self._fail()
             yield info
