@@ -65,7 +65,8 @@ class Client:
         reads = method in ("GET", "HEAD") and bool(key) and "uploadId" not in (query or {})
         counted = self._counter.class_b if reads else self._counter.class_a
         target = f"{path}?{asked}" if asked else path
-        with self._pool.request(method, target, signed, body, sent=sent, counted=counted) as reply:
+        again = method != "POST" and not (method == "PUT" and {"if-match", "if-none-match"} & signed.keys())
+        with self._pool.request(method, target, signed, body, sent=sent, counted=counted, repeatable=again) as reply:
             if not 200 <= reply.status < 300:
                 raise refused(reply.status, reply.read(), reply.headers)
             yield reply

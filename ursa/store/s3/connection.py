@@ -12,8 +12,6 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3.util.ssltransport import SSLTransport
-
 from ursa.store.protocol import Body, ignore
 from ursa.store.s3.failures import BadReplyError, NoAnswerError, ProxyError, StaleError, TlsError
 from ursa.store.s3.proxies import Proxy
@@ -68,7 +66,12 @@ class Connection:
         self.spoilt = False  # a body that did not go out whole
 
     def exchange(
-        self, method: str, target: str, headers: Mapping[str, str], body: Body = b"", sent: Callable[[int], object] = ignore
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Body = b"",
+        sent: Callable[[int], object] = ignore,
     ) -> HTTPResponse:
         """Send a request and wait for the head of its reply.
 
@@ -165,6 +168,8 @@ def _wrapped(route: Route, sock: Any, host: str) -> Any:
     context = route.trust.context()
     try:
         if isinstance(sock, ssl.SSLSocket):  # within the TLS of the proxy
+            from urllib3.util.ssltransport import SSLTransport
+
             return SSLTransport(sock, context, host)
         return context.wrap_socket(sock, server_hostname=host)
     except ssl.SSLCertVerificationError as error:

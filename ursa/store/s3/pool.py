@@ -126,10 +126,13 @@ class Pool:
         *,
         sent: Callable[[int], object] = ignore,
         counted: Callable[[], object] = lambda: None,
+        repeatable: bool = True,
     ) -> Reply:
         """Send a request; its reply, whatever the status.
 
         Args:
+            repeatable: it may reach the server twice. A conditional write may not: its own first coming would refuse it,
+                and a caller that was told of no failure would take that for another writer's.
             sent: told how many bytes of the body have gone out, from the start again where it is sent again.
             counted: called for each time that the request goes out.
 
@@ -141,7 +144,9 @@ class Pool:
             try:
                 return self._exchanged(connection, counted, method, target, headers, body, sent)
             except StaleError:
-                pass  # closed while nothing was under way: no failure of the server's
+                # Closed while nothing was under way, as a rule: no failure of the server's.
+                if not repeatable:
+                    raise
         return self._exchanged(Connection(self.route), counted, method, target, headers, body, sent)
 
     def keep(self, connection: Connection) -> None:

@@ -67,7 +67,9 @@ def _parsed(value: str, variable: str) -> Proxy:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
     # curl's port for a proxy of which only the host is named.
-    return Proxy(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 1080), variable, authorization)
+    return Proxy(
+        parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 1080), variable, authorization
+    )
 
 
 def _excluded(host: str, port: int, no_proxy: str) -> bool:

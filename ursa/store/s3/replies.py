@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
 from ursa.names import parse_sha256
 from ursa.store.protocol import ObjectInfo, OpenUpload, Page, Part
 from ursa.store.s3.failures import BadReplyError, NoS3Error, ReplyError
+
+T = TypeVar("T")
+Marked = tuple[Sequence[T], Mapping[str, str] | None]
+"""A page of what is listed, and the markers in the query of the next one; None: this is the last."""
 
 _META = "x-amz-meta-"
 
@@ -27,7 +32,11 @@ def refused(status: int, content: bytes, headers: Mapping[str, str]) -> ReplyErr
 
 
 def page(content: bytes, headers: Mapping[str, str], asked_by: str | None = None) -> Page:
-    """A page of ListObjectsV2. ``asked_by``: the token that asked for it. Raises ``BadReplyError``, ``NoS3Error``, ``ReplyError``."""
+    """A page of ListObjectsV2. ``asked_by``: the token that asked for it.
+
+    Raises:
+        BadReplyError: it is cut. NoS3Error, ReplyError.
+    """
     root = _root(content, "ListBucketResult")
     told = _texts(root)
     encoded = told.get("EncodingType") == "url"
@@ -43,9 +52,9 @@ def page(content: bytes, headers: Mapping[str, str], asked_by: str | None = None
     return Page(objects, prefixes, following if truncated else None, _date(headers.get("date")))
 
 
-def parts(content: bytes, asked: Mapping[str, str]) -> tuple[list[Part], Mapping[str, str] | None]:
+def parts(content: bytes, asked: Mapping[str, str]) -> Marked[Part]:
     """A page of ListParts, and the markers of the next one. Raises as ``page``."""
-    root = _root(content, "ListPartsResult")
+    root = _root(content, "ListParts")
     try:
         found = [
             Part(int(told["PartNumber"]), int(told["Size"]), unquoted(told["ETag"])) for told in _items(root, "Part")
@@ -55,9 +64,9 @@ def parts(content: bytes, asked: Mapping[str, str]) -> tuple[list[Part], Mapping
     return found, _following(root, asked, {"part-number-marker": "NextPartNumberMarker"})
 
 
-def uploads(content: bytes, asked: Mapping[str, str]) -> tuple[list[OpenUpload], Mapping[str, str] | None]:
+def uploads(content: bytes, asked: Mapping[str, str]) -> Marked[OpenUpload]:
     """A page of ListMultipartUploads, and the markers of the next one. Raises as ``page``."""
-    root = _root(content, "ListMultipartUploadsResult")
+    root = _root(content, "ListMultipartUploads")
     encoded = _texts(root).get("EncodingType") == "url"
     try:
         found = [
@@ -118,14 +127,12 @@ def _root(content: bytes, name: str) -> ET.Element:
     if _name(root) == "Error":
         # An answer that was begun as a success, before the server knew: its code is all that counts.
         raise refused(200, content, {})
-    if _name(root) != name:
+    if not _name(root).startswith(name):
         raise NoS3Error(f"an answer that begins with {_name(root)[:80]}")
     return root
 
 
-def _following(
-    root: ET.Element, asked: Mapping[str, str], markers: Mapping[str, str]
-) -> Mapping[str, str] | None:
+def _following(root: ET.Element, asked: Mapping[str, str], markers: Mapping[str, str]) -> Mapping[str, str] | None:
     told = _texts(root)
     if "IsTruncated" not in told:
         raise NoS3Error("an answer without IsTruncated")

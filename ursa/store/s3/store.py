@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 from xml.sax.saxutils import escape
 
@@ -180,27 +181,13 @@ class S3Store:
         return Part(number, len(body), self._attempt(f"write part {number} of", key, action))
 
     def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
-        query: dict[str, str] = {"uploadId": upload_id}
-        found: list[Part] = []
-        following: Mapping[str, str] | None = {}
-        while following is not None:
-            query |= following
-            page = self._attempt("list", key, lambda client: replies.parts(client.send("GET", key, query)[0], query))
-            found += page[0]
-            following = page[1]
-        return found
+        return [part for page in self._marked(key, {"uploadId": upload_id}, replies.parts) for part in page]
 
     def list_uploads(self, prefix: str) -> Iterator[OpenUpload]:
-        query: dict[str, str] = {"uploads": "", "prefix": prefix}
-        following: Mapping[str, str] | None = {}
         # A server that has none, or that can't tell (rclone serve), says so in an error.
         with suppress(NoSuchUploadError, NotFoundError):
-            while following is not None:
-                query |= following
-                found, following = self._attempt(
-                    "list", prefix, lambda client: replies.uploads(client.send("GET", query=query)[0], query)
-                )
-                yield from found
+            for page in self._marked("", {"uploads": "", "prefix": prefix}, replies.uploads):
+                yield from page
 
     def complete_upload(
         self,
@@ -281,6 +268,20 @@ class S3Store:
         return self._attempt(
             "list", prefix, lambda client: replies.page(*client.send("GET", query=query), asked_by=token)
         )
+
+    def _marked(
+        self, key: str, query: Mapping[str, str], parse: Callable[..., replies.Marked[T]]
+    ) -> Iterator[Sequence[T]]:
+        """The pages of a listing that goes on by markers in its query."""
+
+        def action(asked: Mapping[str, str], client: Client) -> replies.Marked[T]:
+            return parse(client.send("GET", key, asked)[0], asked)
+
+        following: Mapping[str, str] | None = {}
+        while following is not None:
+            query = {**query, **following}
+            found, following = self._attempt("list", key or query["prefix"], partial(action, query))
+            yield found
 
     def _attempt(self, operation: str, key: str, action: Callable[[Client], T]) -> T:
         """Run one request; where old credentials are refused, read them again once (a long run outlives a token)."""
