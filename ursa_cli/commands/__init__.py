@@ -32,7 +32,7 @@ COMMANDS = {
         subcommands=("init", "location", "history", "undo", "rebuild", "compact"),
     ),
     "cache": Entry(
-        "Say where this machine's copies of the catalog are, or remove them.", subcommands=("path", "clear")
+        "Show or clear this machine's copies of the catalog.", subcommands=("path", "clear")
     ),
     "doctor": Entry("Probe config, credentials, buckets, clock and disks."),
     "schedule": Entry(

@@ -40,7 +40,7 @@ from ursa.catalog.replica.log import (
     local_name,
     parse_commit,
 )
-from ursa.catalog.replica.words import damaged, offline_lacks
+from ursa.catalog.replica.words import damaged, gone, offline_lacks
 from ursa.errors import CatalogDamagedError, StorageError
 from ursa.store import NotFoundError, ObjectInfo
 
@@ -271,7 +271,7 @@ class TableReplica:
 
     def _from_base(self, look: Look, base: Checkpoint | None) -> bool:
         if look.newest < 0 and base is None:
-            raise self._gone()
+            raise gone(self.files, self.version)
         first = base.version + 1 if base else 0
         newest = max(look.newest, first - 1)
         versions = self._without_gap(look, first)
@@ -331,10 +331,6 @@ class TableReplica:
         names = sorted(names_in(made / LOG), key=lambda name: (not name.endswith(".parquet"), name))
         for name in names:
             link(made / LOG / name, place / LOG / name)
-
-    def _gone(self) -> StorageError:
-        known = f"; this machine has read it up to version {self.version}" if self.version >= 0 else ""
-        return damaged(self.files, f"is not there, though ACTIVE.json names it{known}", "", None)
 
     # --- files
 
