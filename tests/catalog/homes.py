@@ -17,8 +17,8 @@ from ursa.catalog.tables import Author, CatalogTable, Change
 from ursa.credentials import Credentials
 from ursa.policies import Evidence
 from ursa.register.commit import Registration
-from ursa.store.counting import RequestCounter
 from ursa.store import Store
+from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.store.s3 import S3Location, S3Store

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from homes import Place, add_recordings, recording, registration
+from ursa.catalog.later import Later
 
 import ursa.catalog.tables as tables
 from conftest import Buckets
 from proxy import FaultProxy
 from servers import S3Server
-from ursa.catalog.later import Later
 from ursa.register.commit import register
 
 
