@@ -21,10 +21,10 @@ import orjson
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from ursa.beside import begin, each
 from ursa.catalog.author import WRITER_KEY
 from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import DataFile
-from ursa.catalog.replica.beside import begin, each
 from ursa.catalog.replica.directory import TableDirectory, link, names_in, place_file
 from ursa.catalog.replica.log import (
     HINT,
