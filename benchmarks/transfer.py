@@ -45,6 +45,7 @@ SCENARIOS = {
     "small": Scenario(((2000, 64 * KIB),), 0, "2,000 × 64 KiB"),
     "large": Scenario(((1, 2 * GIB),), 0, "1 × 2 GiB"),
     "mixed": Scenario(((8, 128 * MIB), (3000, 16 * KIB)), 0, "8 × 128 MiB and 3,000 × 16 KiB"),
+    "few50": Scenario(((600, 64 * KIB),), 0.05, "600 × 64 KiB, 50 ms away"),
     "small50": Scenario(((2000, 64 * KIB),), 0.05, "2,000 × 64 KiB, 50 ms away"),
     "large50": Scenario(((1, 512 * MIB),), 0.05, "1 × 512 MiB, 50 ms away"),
 }

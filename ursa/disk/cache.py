@@ -189,16 +189,17 @@ class FilesCache:
             _drop_oldest(connection, others)
 
     def _sight(self, rec_id: str, rows: Sequence[FileRow], connection: sqlite3.Connection) -> None:
-        known = {(row.path, row.fingerprint): row for row in _rows_of(connection, rec_id)}
+        # Asked by path: a recording's rows grow with each file that is sighted, and all of them each time are squares.
+        there = {path: _rows_of(connection, rec_id, path) for path in {row.path for row in rows}}
+        known = {(row.path, row.fingerprint): row for found in there.values() for row in found}
         new = [row for row in rows if not self._stays(known.get((row.path, row.fingerprint)), row.seen_s)]
         if not new:
             return
         with writing(connection):
             self._mark(connection, rec_id)
             for row in new:
-                others = [old for old in _rows_of(connection, rec_id, row.path) if old.fingerprint != row.fingerprint]
                 connection.execute(_INSERT, row.sealed())
-                _drop_oldest(connection, others)
+                _drop_oldest(connection, [old for old in there[row.path] if old.fingerprint != row.fingerprint])
 
     def _stays(self, old: FileRow | None, now_s: float) -> bool:
         """Whether a sighting can come to count; else it is made anew."""
