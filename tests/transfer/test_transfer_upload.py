@@ -42,9 +42,10 @@ from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.transfer.digest import SourceFile
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.items import Finished, Moved, UploadEvent
 from ursa.transfer.limits import BandwidthLimit
 from ursa.transfer.parts import multipart_etag, part_bytes
-from ursa.transfer.upload import Finished, Moved, UploadEvent, upload
+from ursa.transfer.upload import upload
 
 Proxied = Callable[[S3Server], FaultProxy]
 MEMORY_SCRIPT = Path(__file__).parent / "peak_memory.py"

@@ -53,8 +53,9 @@ from ursa.register.services import Services
 from ursa.register.sidecars import disk_participant, judge, local_sidecars, plan_sidecars, settled
 from ursa.store import NotFoundError, ObjectInfo, OpenUpload
 from ursa.transfer.digest import Digest
+from ursa.transfer.items import Compare, Finished, Uploaded, UploadEvent, UploadItem
 from ursa.transfer.parts import SINGLE_PUT_BYTES
-from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
+from ursa.transfer.upload import upload
 
 
 @dataclass(frozen=True)

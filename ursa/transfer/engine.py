@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from ursa.transfer.limits import BandwidthLimit, MemoryBudget
+from ursa.transfer.link import Link
 from ursa.transfer.parts import MIB
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class Engine:
         self.memory = MemoryBudget(_MEMORY_BYTES)
         self.bandwidth = bandwidth or BandwidthLimit()
         self.window = Window(transfers)
+        self.link = Link()
         self._pool = ThreadPoolExecutor(transfers or MOST_TRANSFERS, thread_name_prefix="ursa-transfer")
 
     def submit(self, action: Callable[[], T]) -> Future[T]:
