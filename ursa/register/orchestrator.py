@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ from ursa.recording import LocalFile, clean_participant, scan_recording
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.decide import Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
-from ursa.register.memory import Memory, source_of
+from ursa.register.memory import Memory, Remembering, source_of
 from ursa.register.planning import (
     Context,
     Options,
@@ -387,29 +387,37 @@ def _compare(services: Services) -> Compare:
     return compare
 
 
-def _remembering(memory: Memory, progress: Progress) -> Callable[[UploadEvent], None]:
-    """Tells progress; and each file that was read is remembered as soon as it has ended."""
+def _uploaded(
+    services: Services,
+    items: Sequence[UploadItem],
+    open_uploads: Mapping[str, Sequence[OpenUpload]],
+    progress: Progress,
+    memory: Memory,
+) -> list[Uploaded]:
+    """Send; progress is told, and each file that was read is remembered."""
+    with Remembering(memory) as remembering:
 
-    def told(event: UploadEvent) -> None:
-        if isinstance(event, Finished):
-            memory.remember(event.result.item.file.path, event.result.digest, [event.result.etag])
-        progress.moved(event)
+        def told(event: UploadEvent) -> None:
+            if isinstance(event, Finished):
+                result = event.result
+                remembering.read(result.item.file.path, result.digest, result.etag)
+            progress.moved(event)
 
-    return told
+        return upload(
+            services.engine,
+            services.raw,
+            items,
+            stop=services.stop,
+            open_uploads=open_uploads,
+            compare=_compare(services),
+            on_event=told,
+        )
 
 
 def _send(services: Services, files: Sequence[PlannedFile], progress: Progress, memory: Memory) -> dict[str, Uploaded]:
     """Step 5. Path → what became of it."""
     items = [_item(file) for file in files if file.sends]
-    results = upload(
-        services.engine,
-        services.raw,
-        items,
-        stop=services.stop,
-        open_uploads=_open_uploads(services, items),
-        compare=_compare(services),
-        on_event=_remembering(memory, progress),
-    )
+    results = _uploaded(services, items, _open_uploads(services, items), progress, memory)
     return {result.item.file.path: result for result in results}
 
 
@@ -437,15 +445,7 @@ def _send_sidecars(
     sent: list[Uploaded] = []
     for sidecar in (item for item in plan.sidecars if item.sends):
         try:
-            sent += upload(
-                services.engine,
-                services.raw,
-                [_item(sidecar)],
-                stop=services.stop,
-                open_uploads={},
-                compare=_compare(services),
-                on_event=_remembering(memory, progress),
-            )
+            sent += _uploaded(services, [_item(sidecar)], {}, progress, memory)
         except ObjectConflictError:
             # Another one arrived meanwhile: does ours stand back?
             info = services.raw.head(sidecar.key)
