@@ -44,8 +44,9 @@ class _CutError(Exception):
 class FaultProxy:
     """A proxy before ``upstream_url`` (``http://host:port``) that listens on ``url`` until ``close``.
 
-    ``delay_s`` is slept before each request goes on; ``bytes_per_s`` is what the uplink takes, over all connections. ``log`` has every request in the order of arrival and ``counts``
-    how many by (method, kind); both are written before the client can see an answer.
+    ``delay_s`` is slept before each request goes on; ``bytes_per_s`` is what the uplink takes, over all connections.
+    ``log`` has every request in the order of arrival and ``counts`` how many by (method, kind); both are written before
+    the client can see an answer.
     """
 
     def __init__(self, upstream_url: str, *, delay_s: float = 0.0, bytes_per_s: float | None = None) -> None:
