@@ -121,7 +121,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     context = _context(services, request, progress)
     prefix = f"{services.raw_prefix}{local.rec_id}/"
     with ThreadPoolExecutor(1) as beside:
-        objects = beside.submit(lambda: list_recording(services.raw, prefix))
+        objects = beside.submit(lambda: _listed(services, prefix))
         standing = _standing(services.catalog, request)
         listing = objects.result()
     rows = standing.rows
@@ -175,6 +175,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
         proven=_upgrade(standing, proven) if merging else None,
     )
+
+
+def _listed(services: Services, prefix: str) -> Listing:
+    """The first round trip: it tells how many requests the files will need in flight."""
+    with services.engine.window.timed():
+        return list_recording(services.raw, prefix)
 
 
 def _context(services: Services, request: Request, progress: Progress) -> Context:
