@@ -11,6 +11,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -185,6 +186,7 @@ class FaultProxy:
         """Serve one request; whether the connection stays open."""
         entry = Logged(request.method, request.path, request.query, request.kind, request.headers)
         with self._lock:
+            entry.started_s = time.monotonic()
             self.log.append(entry)
             self.counts[request.method, request.kind] += 1
             self._in_flight += 1
@@ -216,7 +218,7 @@ class FaultProxy:
             for _ in link.stream.body(framing):
                 pass
             raise _ResetError
-        entry.status = reply.status
+        entry.status, entry.answered_s = reply.status, time.monotonic()
         self._relay(client, link.stream, reply, framing, entry, fault)
         return complete and not (framing.until_close or reply.closes or request.closes)
 
@@ -281,7 +283,7 @@ def _refuse(client: Stream, request: Request, entry: Logged, fault: Fail) -> boo
     } | dict(fault.headers)
     lines = [f"HTTP/1.1 {fault.status} {fault.code}", *(f"{name}: {value}" for name, value in headers.items())]
     body = b"" if request.method == "HEAD" else body
-    entry.status, entry.bytes_out = fault.status, len(body)
+    entry.status, entry.bytes_out, entry.answered_s = fault.status, len(body), time.monotonic()
     client.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
     return keep
 

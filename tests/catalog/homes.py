@@ -18,7 +18,9 @@ from ursa.credentials import Credentials
 from ursa.policies import Evidence
 from ursa.register.commit import Registration
 from ursa.store.counting import RequestCounter
+from ursa.store import Store
 from ursa.store.local import LocalStore
+from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.store.s3 import S3Location, S3Store
 
 AUTHOR = Author("ada", "green-mantis", "0.0.0")
@@ -27,37 +29,32 @@ PREFIX = "ursa/"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a catalog is: a directory, or a bucket of a server (then all five are given)."""
+    """Where a catalog is: a directory, or a bucket of a server (then all but the last are given)."""
 
     root: Path | None = None
     endpoint_url: str = ""
     bucket: str = "assets"
     access_key: str = ""
     secret_key: str = ""
+    cache: Path | None = None
 
     def home(self, *, create: bool = True) -> CatalogHome:
         """The catalog's home; ``create`` makes it on first use."""
         if self.root is not None:
+            store: Store = LocalStore(self.root, self.bucket)
             base = f"{self.root / self.bucket}/"
-            return CatalogHome(LocalStore(self.root, self.bucket), PREFIX, base, dict, "local", AUTHOR, create)
+            cache = self.cache or self.root / "cache"
+            return CatalogHome(store, store, PREFIX, base, base, "local", AUTHOR, create, cache=cache)
         secret = Credentials(self.access_key, self.secret_key)
         location = S3Location(self.endpoint_url, self.bucket, "us-east-1", "assets_rw")
-        store = S3Store(location, lambda _again: secret, RequestCounter())
-        return CatalogHome(store, PREFIX, f"s3://{self.bucket}/", self._options, "r2", AUTHOR, create)
+        once = S3Store(location, lambda _again: secret, RequestCounter())
+        store = RetryingStore(once, RetryPolicy())
+        place = f"{self.endpoint_url}/{self.bucket}"
+        return CatalogHome(store, once, PREFIX, f"s3://{self.bucket}/", place, "r2", AUTHOR, create, cache=self.cache)
 
     def catalog(self) -> Catalog:
         """The catalog, open."""
         return Catalog.open(self.home())
-
-    def _options(self) -> dict[str, str]:
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "aws_conditional_put": "etag",
-        }
 
 
 def rec_id(number: int) -> str:

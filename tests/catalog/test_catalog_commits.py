@@ -118,7 +118,7 @@ def test_a_commit_in_between_makes_us_decide_again(tmp_path: Path) -> None:
     seen: list[int] = []
 
     def decide() -> Change[Any]:
-        seen.append(len(ours.recordings.select("true")))
+        seen.append(len(ours.recordings.select()))
         if len(seen) < 3:
             add_recordings(theirs, [recording(len(seen))])
         return Change([recording(9)], None, "test")

@@ -139,7 +139,7 @@ def test_what_dead_runs_left_is_removed_when_it_is_a_day_old(catalog: Catalog) -
     # By a machine whose clock is years behind.
     add_modalities(catalog, [stamped(3, 2000 * ORPHAN_AFTER)])
     assert list(compact(catalog).removed) == dead
-    left = catalog.modalities.select("true", tail="ORDER BY rec_id")
+    left = catalog.modalities.select(tail="ORDER BY rec_id")
     assert [row.rec_id for row in left] == [rec_id(1), rec_id(3), rec_id(4)]
     assert compact(catalog).removed == ()
 
@@ -161,7 +161,7 @@ def test_with_another_clock_than_the_servers_nothing_is_removed(catalog: Catalog
     backdate(catalog.modalities, 2 * ORPHAN_AFTER)
     result = compact(catalog, clock=lambda: datetime.now(UTC) + off)
     assert "this machine's clock is" in result.refused
-    assert result.removed == () and len(catalog.modalities.select("true")) == 3
+    assert result.removed == () and len(catalog.modalities.select()) == 3
     # What needs no clock is done.
     assert [item.files_after for item in result.tables] == [1, 1, 0]
     assert [row.rec_id for row in compact(catalog).removed] == [rec_id(3)]
@@ -181,7 +181,7 @@ def test_many_of_them(catalog: Catalog) -> None:
     backdate(catalog.modalities, 2 * ORPHAN_AFTER)
     register(catalog, registration(300))
     assert len(compact(catalog).removed) == 250
-    assert catalog.modalities.select("true") == [modality(300)]
+    assert catalog.modalities.select() == [modality(300)]
 
 
 def test_a_run_that_commits_at_the_last_moment_keeps_its_rows(
@@ -245,7 +245,7 @@ def test_registrations_while_somebody_compacts(weed_buckets: Buckets, writers: P
     catalog = place.catalog()
     everybody = range(WRITERS * EACH)
     assert Counter(row.rec_id for row in catalog.list_recordings()) == Counter(map(rec_id, everybody))
-    workers = Counter((row.recording_hash, row.name) for row in catalog.modalities.select("true"))
+    workers = Counter((row.recording_hash, row.name) for row in catalog.modalities.select())
     assert workers == Counter((recording_hash(number), "eeg_a") for number in everybody)
     assert [row.display_name for row in catalog.list_participants()] == ["Everybody"]
 

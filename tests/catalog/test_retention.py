@@ -62,7 +62,7 @@ def stray(table: CatalogTable[Any], name: str, age: timedelta) -> None:
 
 def rows(table: CatalogTable[Any]) -> list[str]:
     table.refresh()
-    return [row.rec_id for row in table.select("true", tail="ORDER BY rec_id")]
+    return [row.rec_id for row in table.select(tail="ORDER BY rec_id")]
 
 
 # --- data files

@@ -58,7 +58,7 @@ def before_commit(monkeypatch: pytest.MonkeyPatch, table: str, action: Callable[
 def whole(catalog: Catalog) -> dict[str, set[tuple[str, str]]]:
     """rec_id → its modalities, which are those that its row covers."""
     catalog.refresh()
-    names = [row.rec_id for row in catalog.recordings.select("true")]
+    names = [row.rec_id for row in catalog.recordings.select()]
     found = catalog.registered(names)
     seen = {name: {(row.modality, row.worker_id) for row in rows} for name, (_, rows) in found.items()}
     assert seen == {name: workers_of(row) for name, (row, _) in found.items()}

@@ -67,7 +67,7 @@ def make_dated(
         (catalog.recordings, _kind(RECORDINGS, _recording_values, "auxiliary_files")),
         (catalog.modalities, modalities),
     ):
-        rows = [_as_said_then(row, etag) for row in table.select("true")]
+        rows = [_as_said_then(row, etag) for row in table.select()]
         write_deltalake(table.delta, kind.table(rows), mode="overwrite", schema_mode="overwrite")
         assert [field.name for field in table.delta.schema().fields] == kind.columns
 

@@ -48,7 +48,7 @@ class Rebuild:
             for name in TABLES:
                 table = getattr(self.old, name)
                 table.refresh()
-                rows = table.select("true")
+                rows = table.select()
                 if rows:
                     new = CatalogTable(table.kind, self.home.table_uri(NEW, name), {}, self.home.author)
                     new.compare_and_swap(lambda rows=rows: Change(rows, None, "rebuild"))
@@ -248,7 +248,7 @@ def _flip_with_recordings(rebuild: Rebuild) -> Callable[..., None]:
     """The rebuild took everything over but the microphone."""
     flip = rebuild.flip
     table = rebuild.old.recordings
-    before = table.select("true")
+    before = table.select()
 
     def flipping(*, copy: bool) -> None:
         new = CatalogTable(table.kind, rebuild.home.table_uri(NEW, "recordings"), {}, rebuild.home.author)

@@ -85,6 +85,18 @@ class FilesCache:
         """The file; None where the cache is in memory."""
         return self._database.path
 
+    def clear(self) -> int:
+        """Forget everything; returns how many bytes the file had. The cache is empty afterwards."""
+        path = self.path
+        self._database.close()
+        if path is None:
+            return 0
+        files = [file for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")) if file.exists()]
+        total = sum(file.stat().st_size for file in files)
+        for file in files:
+            file.unlink(missing_ok=True)
+        return total
+
     def close(self) -> None:
         """Write what is not written yet. The cache is empty afterwards."""
         self._database.run(self._mark_used, None)
