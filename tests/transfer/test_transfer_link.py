@@ -26,6 +26,12 @@ class Clock:
         return self.now
 
 
+def settled(link: Link, clock: Clock, parts: int, size_bytes: int, took_s: float) -> None:
+    """A link that has brought the same for a while: nothing is tried any more."""
+    for _ in range(16):
+        side_by_side(link, clock, parts, size_bytes, took_s)
+
+
 def side_by_side(link: Link, clock: Clock, parts: int, size_bytes: int, took_s: float) -> None:
     """``parts`` that go out and arrive at the same time."""
     under_way = [link.measured(size_bytes) for _ in range(parts)]
@@ -96,14 +102,15 @@ def test_a_part_that_failed_tells_nothing() -> None:
 def test_a_second_of_a_fast_link_is_shared_by_all_files() -> None:
     clock = Clock()
     link = Link(monotonic=clock)
-    side_by_side(link, clock, 4, 8 * MIB, 0.32)  # 100 MiB a second
+    settled(link, clock, 4, 8 * MIB, 0.32)  # 100 MiB a second
     first, second = Share(24 * MIB), Share(24 * MIB)
-    assert admitted(link, first, 8 * MIB) == 12
+    many = admitted(link, first, 8 * MIB)
+    assert many * 8 == pytest.approx(100, abs=8)
     assert admitted(link, second, 8 * MIB) == 3  # its floor: no file waits for another
-    for _ in range(12):
+    for _ in range(many):
         link.leave(first, 8 * MIB)
-    assert admitted(link, second, 8 * MIB) == 9
-    for _ in range(12):
+    assert admitted(link, second, 8 * MIB) == many - 3
+    for _ in range(many):
         link.leave(second, 8 * MIB)
     assert (first.in_flight, second.in_flight) == (0, 0)
 
@@ -113,9 +120,26 @@ def test_on_a_slow_link_no_more_than_the_floor() -> None:
     clock = Clock()
     link = Link(monotonic=clock)
     size = part_bytes(256 * MIB)
-    side_by_side(link, clock, 3, size, 3 * size / (100e6 / 8))
+    settled(link, clock, 3, size, 3 * size / (100e6 / 8))
     floor = floor_bytes(256 * MIB, size)
     assert admitted(link, Share(floor), size) * size == floor <= 16 * MIB
+
+
+@pytest.mark.parametrize(
+    ("most", "ends_at"), [(1_000, 64), (6, 6)], ids=["each-connection-is-slow", "the-link-is-slow"]
+)
+def test_more_is_tried_while_it_pays(most: int, ends_at: int) -> None:
+    """A connection that takes a second for a part: only more of them tell whether the link is at its end."""
+    clock = Clock()
+    link = Link(monotonic=clock)
+    share = Share(3 * MIB)
+    for _ in range(40):
+        parts = admitted(link, share, MIB)
+        for _ in range(parts):
+            link.leave(share, MIB)
+        parts = min(parts, 64)  # what memory holds
+        side_by_side(link, clock, parts, MIB, max(1.0, parts / most))
+    assert ends_at - 1 <= min(admitted(link, share, MIB), 64) <= ends_at + 1
 
 
 def test_who_waits_goes_when_a_part_has_arrived() -> None:

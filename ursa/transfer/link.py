@@ -12,8 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_NEWEST_WEIGHS = 0.25
-"""Of the newest measurement: a part that was lucky does not count for all."""
+_NEWEST_WEIGHS = 0.25  # a part that was lucky does not count for all
+# A server that gives each connection little is only found to give more by asking for more: twice as much may be in flight
+# while that pays, until so many rounds (all that is in flight, once) have brought less than a quarter more.
+_PROBING = 2
+_ROUNDS = 2
+_PAYS = 1.25
 
 
 @dataclass
@@ -33,6 +37,9 @@ class Link:
         self._now = monotonic
         self._in_flight = 0
         self._rate = 0.0
+        self._paid = 0.0  # the rate when more in flight last brought more
+        self._rounds_left = 0
+        self._round_at = self._now()
         self._under_way = 0
         self._area = 0.0  # bytes under way, integrated over time
         self._area_at = monotonic()
@@ -43,9 +50,14 @@ class Link:
         """What parts get through; 0 until one has arrived."""
         return self._rate
 
+    @property
+    def second_bytes(self) -> float:
+        """How much of all files together may be in flight: what the link sends in a second, twice that while probing."""
+        return self._rate * (_PROBING if self._rounds_left else 1)
+
     def enter(self, share: Share, size_bytes: int, stopped: threading.Event) -> bool:
-        """Wait until a part may be sent: its file has less in flight than its floor, or all files together less than a
-        second's worth. False where ``stopped`` came first.
+        """Wait until a part may be sent: its file has less in flight than its floor, or all files together less than
+        ``second_bytes``. False where ``stopped`` came first.
         """
         with self._changed:
             while not self._has_room(share, size_bytes):
@@ -74,10 +86,10 @@ class Link:
             self._move(-size_bytes, self._now())
             raise
         arrived = self._now()
-        self._learn(self._move(-size_bytes, arrived) - area, arrived - began)
+        self._learn(self._move(-size_bytes, arrived) - area, began, arrived)
 
     def _has_room(self, share: Share, size_bytes: int) -> bool:
-        of_second = self._in_flight + size_bytes <= self._rate  # x 1 s
+        of_second = self._in_flight + size_bytes <= self.second_bytes
         return of_second or share.in_flight + size_bytes <= share.floor_bytes
 
     def _move(self, size_bytes: int, now: float) -> float:
@@ -88,10 +100,20 @@ class Link:
             self._under_way += size_bytes
             return self._area
 
-    def _learn(self, area: float, took_s: float) -> None:
+    def _learn(self, area: float, began: float, arrived: float) -> None:
+        took_s = arrived - began
         if took_s <= 0:
             return
-        rate = area / took_s / took_s
         with self._changed:
-            self._rate = self._rate + (rate - self._rate) * _NEWEST_WEIGHS if self._rate else rate
+            self._rate += (area / took_s / took_s - self._rate) * (_NEWEST_WEIGHS if self._rate else 1)
+            if began >= self._round_at:
+                self._end_round(arrived)
             self._changed.notify_all()
+
+    def _end_round(self, now: float) -> None:
+        """A part that was sent in this round has arrived."""
+        self._round_at = now
+        if self._rate >= self._paid * _PAYS:
+            self._paid, self._rounds_left = self._rate, _ROUNDS
+        elif self._rounds_left:
+            self._rounds_left -= 1
