@@ -450,6 +450,17 @@ def test_transfers_bounds_requests_in_flight(store: Store, tmp_path: Path, big: 
     assert 1 <= peak <= 3
 
 
+def test_small_files_follow_the_round_trip(weed_buckets: Buckets, tmp_path: Path) -> None:
+    """100 ms away, 300 files go in a few round trips: the first one to be answered opens the window."""
+    with FaultProxy(weed_buckets.server.endpoint_url, delay_s=0.1) as far, Engine() as engine:
+        store = s3_store(weed_buckets.at(far.url))
+        items = [item(make_file(tmp_path / f"{number}", b"1")) for number in range(300)]
+        upload(
+            engine, store, items, stop=Stop(), open_uploads={}, compare=comparing(store), on_event=lambda _event: None
+        )
+        assert far.peak_in_flight > 100
+
+
 def test_bandwidth_counts_every_byte_once(store: Store, tmp_path: Path, big: SourceFile) -> None:
     class Counting(BandwidthLimit):
         def __init__(self) -> None:

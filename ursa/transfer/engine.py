@@ -129,7 +129,7 @@ class Window:
         started = time.monotonic()
         yield
         took = time.monotonic() - started
-        if took > 0 and self._in_flight:
+        if took > 0 and self._in_flight >= FEWEST_TRANSFERS:  # fewer do not show what the link could do
             per_s = self._in_flight / took  # Little's law
             self._per_s += (per_s - self._per_s) * (_NEWEST_WEIGHS if self._per_s else 1)
         if not self._shortest_s or took < self._shortest_s:
