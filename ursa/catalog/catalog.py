@@ -6,19 +6,20 @@ before modalities, so that whatever recording is seen, its modalities are seen t
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
+from ursa.beside import begin, each
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.metadata import covers
-from ursa.catalog.replica.beside import begin, each
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import CatalogTable, Change, FrozenError
 from ursa.catalog.where import Where, any_of, by_hash, by_rec_id, condition, starting_with
@@ -50,6 +51,7 @@ class Catalog:
         # A registration asks the same twice, and the second time nobody has committed as a rule.
         self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
         self.refreshed_at = float("-inf")
+        self._reading = 0
 
     @classmethod
     def open(cls, home: CatalogHome) -> Self:
@@ -111,6 +113,18 @@ class Catalog:
     def participants(self) -> CatalogTable[ParticipantRow]:
         """The participants' table."""
         return self.tables[2]
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """The catalog as it is now, for one or several reads: it is asked once, at the outermost of nested ones."""
+        with self.lock:
+            if not self._reading:
+                self.refresh()
+            self._reading += 1
+            try:
+                yield self
+            finally:
+                self._reading -= 1
 
     def follow_pointer(self) -> bool:
         """Read the pointer again; where it has flipped, open what it names now and return True."""
@@ -230,8 +244,7 @@ class Catalog:
         One refresh, and as many requests for ten thousand recordings as their files in the catalog take.
         """
         names = set(rec_ids)
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             recordings = self.lookup_all(names, ())
             modalities: dict[str, list[ModalityRow]] = {row.rec_id: [] for row in recordings}
             of = {row.rec_id: row for row in recordings}
@@ -260,8 +273,7 @@ class Catalog:
             RecordingNotFoundError: none has it.
             UsageError: several have it.
         """
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             rows = self._starting_with(ref) if ref else []
         exact = [row for row in rows if ref in (row.rec_id, row.recording_hash)]
         if not rows:
@@ -286,16 +298,14 @@ class Catalog:
 
     def select_recordings(self, sql: Where) -> list[RecordingRow]:
         """Recordings that meet a SQL condition made by ``ursa.catalog.where``."""
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             return self.recordings.select(sql, tail="ORDER BY rec_id")
 
     def list_modalities(self, where: Mapping[str, Any] | None = None) -> list[ModalityRow]:
         """Modalities of visible recordings."""
         sql = condition(MODALITIES, where)
         hashes = (where or {}).get("recording_hash")
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             if isinstance(hashes, str):
                 # A hash skips nothing here: its rec_id does.
                 named = self.recordings.select(by_hash([hashes]))
@@ -332,8 +342,7 @@ class Catalog:
     def list_participants(self, where: Mapping[str, Any] | None = None) -> list[ParticipantRow]:
         """Participants in the order of their names."""
         sql = condition(PARTICIPANTS, where)
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             return self.participants.select(sql, tail="ORDER BY display_name, participant_id")
 
     def ensure_participants(self, names: Iterable[str], operation_id: str = "") -> tuple[str, ...]:
@@ -355,8 +364,7 @@ class Catalog:
         return Change(rows, None, "register_participant", operation_id) if rows else None
 
     def _one(self, sql: Where, ref: str) -> RecordingRow:
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             rows = self.recordings.select(sql)
         if not rows:
             raise _not_found(ref)

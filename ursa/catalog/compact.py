@@ -69,10 +69,8 @@ def compact(catalog: Catalog, *, dry_run: bool = False, clock: Clock = local_tim
     Raises:
         StorageError: a rebuild has frozen the catalog, or the server fails. What was done stays done, and is whole.
     """
-    tables: tuple[CatalogTable[Any], ...] = (catalog.recordings, catalog.modalities, catalog.participants)
-    with catalog.lock:
-        catalog.refresh()
-        catalog.participants.refresh()
+    with catalog.snapshot():
+        tables: tuple[CatalogTable[Any], ...] = catalog.tables
         for table in tables:
             if table.frozen:
                 raise frozen_error(table.frozen)

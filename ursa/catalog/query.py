@@ -60,8 +60,7 @@ def query(
     """
     wanted = None if modalities is None else frozenset(_several(modalities))
     statuses = None if status is None else frozenset(_several(status))
-    with catalog.lock:
-        catalog.refresh()
+    with catalog.snapshot():
         terms = [
             *([by_hash(_several(recording_hash))] if recording_hash is not None else []),
             *([_participants(catalog, _several(participants))] if participants is not None else []),

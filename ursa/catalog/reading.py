@@ -126,9 +126,12 @@ class OpenTable(Generic[Row]):
         version = self.replica.version
         if self._view is not None and (self._view.delta.version(), self._view.path) == (version, self.replica.path):
             return
+        first = self._view is None
         self._view = self._opened(version)
         self._check_version()
         self._check_columns()
+        if first:
+            self.replica.directory.tidy({local_name(file.path) for file in self._view.files})
 
     def _opened(self, version: int) -> View:
         try:

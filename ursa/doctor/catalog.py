@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ursa.beside import each
 from ursa.catalog._pointer import no_pointer, read_pointer
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.home import KINDS, CatalogHome
-from ursa.catalog.replica.beside import each
 from ursa.catalog.tables import CatalogTable
 from ursa.doctor.patient import Patient
 from ursa.doctor.results import Finding, ok, warn
+from ursa.doctor.roles import PROBE_DIR
 
 MANY_FILES = 100
 """Data files of one table. A writer compacts every 20 commits, so more mean that nobody's compaction gets through."""
@@ -76,7 +77,9 @@ def uploads(patient: Patient) -> Finding:
     if old:
         mend = f"`ursa gc-uploads --older-than {days}d --profile {patient.profile.name}`, unless somebody will re-run them."
         return warn(f"{len(old)} begun over {days} days ago and not completed, such as {old[0].key}", mend)
-    return ok(f"none older than {days} days" + (f"; {len(found)} in progress" if found else ""))
+    # The doctor's own upload is of this very minute.
+    begun = [item for item in found if not item.key.startswith(patient.profile.raw.prefix + PROBE_DIR)]
+    return ok(f"none older than {days} days" + (f"; {len(begun)} in progress" if begun else ""))
 
 
 def _open(home: CatalogHome, kind: TableKind[Any], prefix: str) -> _Table:

@@ -62,8 +62,8 @@ class LocalStore:
     def uri(self) -> str:
         return self._data.absolute().as_uri()
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._listed(prefix, "")
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        return self._listed(prefix, start_after)
 
     def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
         now = self._now()

@@ -17,9 +17,9 @@ from pathlib import Path
 import orjson
 from deltalake import DeltaTable, PostCommitHookProperties
 
+from ursa.beside import each
 from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import DataFile
-from ursa.catalog.replica.beside import each
 from ursa.catalog.replica.directory import link
 from ursa.catalog.replica.log import (
     LOG,

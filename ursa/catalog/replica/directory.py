@@ -18,7 +18,8 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -157,9 +158,20 @@ class TableDirectory:
             return
         yield False
 
-    def tidy(self) -> None:
-        """Remove what dead processes left, and what was set aside long ago. Best effort."""
-        now = time.time()
+    def tidy(self, live: Collection[str]) -> None:
+        """Once a day: remove what dead processes left and what was set aside long ago, and of the data files that are not
+        ``live`` all but the last used, up to ``BUDGET_BYTES``. Best effort.
+        """
+        with contextlib.suppress(OSError):
+            marker, now = self.base / "tidied", time.time()
+            if marker.exists() and now - marker.stat().st_mtime < _DAY_S:
+                return
+            _write_whole(marker, b"")
+            self._remove_left(now)
+            if (current := self.current) is not None:
+                _keep_within(current, live)
+
+    def _remove_left(self, now: float) -> None:
         for path in self.base.iterdir():
             with contextlib.suppress(OSError):
                 age_s = now - path.stat().st_mtime
@@ -187,6 +199,18 @@ class _Held:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _keep_within(directory: Path, live: Collection[str]) -> None:
+    """Who needs one that was removed meanwhile fetches it again."""
+    spare = [path for path in directory.rglob("*.parquet") if str(path.relative_to(directory)) not in live]
+    kept = 0
+    for path in sorted(
+        (path for path in spare if path.parent.name != "_delta_log"), key=lambda path: -path.stat().st_mtime
+    ):
+        kept += path.stat().st_size
+        if kept > BUDGET_BYTES:
+            path.unlink(missing_ok=True)
 
 
 def base_directory(cache: Path | None) -> Path | None:
@@ -283,11 +307,37 @@ def remove_unused(cache: Path | None, now: float | None = None) -> None:
                     shutil.rmtree(directory, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """The cache directory, None where there is none, and how many bytes its parts hold."""
+
+    path: Path | None
+    catalog_bytes: int = 0
+    files_bytes: int = 0
+
+
+def cache_use(cache: Path | None) -> CacheUse:
+    """What the cache directory holds now."""
+    directory = cache or user_directory()
+    if directory is None:
+        return CacheUse(None)
+    files = sum(path.stat().st_size for path in directory.glob("files-*") if path.is_file())
+    return CacheUse(directory, _bytes(directory / "catalog"), files)
+
+
 def clear(cache: Path | None) -> int:
-    """Remove all replicas of this machine; returns how many bytes they held. What is needed comes again."""
+    """Remove the replicas that no process has open; returns how many bytes that were."""
     base = base_directory(cache)
     if base is None or not base.is_dir():
         return 0
-    total = sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
-    shutil.rmtree(base)
-    return total
+    before = _bytes(base)
+    for catalog in [path for path in base.iterdir() if path.is_dir()]:
+        tables = [TableDirectory(path) for path in catalog.iterdir() if path.is_dir()]
+        with contextlib.ExitStack() as locks:
+            if all(locks.enter_context(table.alone(table.current)) for table in tables if table.current):
+                shutil.rmtree(catalog, ignore_errors=True)
+    return before - _bytes(base)
+
+
+def _bytes(directory: Path) -> int:
+    return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,10 +21,10 @@ import orjson
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from ursa.beside import begin, each
 from ursa.catalog.author import WRITER_KEY
 from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import DataFile
-from ursa.catalog.replica.beside import begin, each
 from ursa.catalog.replica.directory import TableDirectory, link, names_in, place_file
 from ursa.catalog.replica.log import (
     HINT,
@@ -39,7 +40,7 @@ from ursa.catalog.replica.log import (
     local_name,
     parse_commit,
 )
-from ursa.catalog.replica.words import damaged, offline_lacks
+from ursa.catalog.replica.words import damaged, gone, offline_lacks
 from ursa.errors import CatalogDamagedError, StorageError
 from ursa.store import NotFoundError, ObjectInfo
 
@@ -69,7 +70,7 @@ class Look:
 
 
 class TableReplica:
-    """Not thread-safe; other processes may use the same directory.
+    """Not thread-safe but for ``need``; other processes may use the same directory.
 
     ``version``: up to which the log is here, -1 before the first ``follow``; ``path``: the directory that deltalake opens.
     ``checkpoint``: the newest that was seen in the bucket. ``shaped``: the newest commit that changed the table's schema,
@@ -86,6 +87,7 @@ class TableReplica:
         self._path: Path | None = None
         self._head: tuple[int, str] | None = None
         self._offline = offline
+        self._fetching = threading.Lock()  # what is asked for ahead, and then again, is fetched once
         self._open_known()
 
     @property
@@ -277,7 +279,7 @@ class TableReplica:
 
     def _from_base(self, look: Look, base: Checkpoint | None) -> bool:
         if look.newest < 0 and base is None:
-            raise self._gone()
+            raise gone(self.files, self.version)
         first = base.version + 1 if base else 0
         newest = max(look.newest, first - 1)
         versions = self._without_gap(look, first)
@@ -338,15 +340,12 @@ class TableReplica:
         for name in names:
             link(made / LOG / name, place / LOG / name)
 
-    def _gone(self) -> StorageError:
-        known = f"; this machine has read it up to version {self.version}" if self.version >= 0 else ""
-        return damaged(self.files, f"is not there, though ACTIVE.json names it{known}", "", None)
-
     # --- files
 
     def need(self, files: Iterable[DataFile]) -> None:
         """See to it that these data files are here. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
-        each(self._fetch, [file for file in files if not self._has(file)], 16)
+        with self._fetching:
+            each(self._fetch, [file for file in files if not self._has(file)], 16)
 
     def drop(self, files: Iterable[DataFile]) -> None:
         """Remove copies of data files, which may be damaged here."""
