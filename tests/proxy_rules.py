@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,10 @@ class Logged:
     bytes_out: int = 0
     """Body bytes sent to the client."""
     fault: str = ""
+    started_s: float = 0.0
+    """When its head had come in: ``time.monotonic``, before any delay of the proxy's."""
+    answered_s: float = math.inf
+    """When the answer began to go out: nothing that depends on it can have started before."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from conftest import Buckets, MakeConfig
 from helpers import make_recording
 from proxy import FaultProxy
 from servers import S3Server, rclone_sink
+from trips import depth
 from ursa import DataInterface, ProbeResult, diagnose
 from ursa.access import Access
 from ursa.config import load_config
@@ -83,6 +84,25 @@ def test_all_is_well(weed_buckets: Buckets, s3_config: MakeConfig, fault_proxy: 
     assert all(", checks sha256 " in by_name[name].detail for name in ("role raw_rw", "role assets_rw"))
     # Asked now, whatever this machine has noted of the assets bucket when it made the catalog.
     assert sum(entry.method == "PUT" and "/ursa/.ursa-probe/" in entry.path for entry in proxy.log) == 4
+
+
+def test_what_does_not_depend_on_each_other_goes_side_by_side(
+    weed_buckets: Buckets, s3_config: MakeConfig, fault_proxy: Proxied
+) -> None:
+    proxy = fault_proxy(weed_buckets.server)
+    config = through(proxy, weed_buckets, s3_config)
+    # deltalake's own requests (26 a table) are neither delayed nor counted, as long as it opens tables in the bucket.
+    proxy.stall(lambda _m, path, query: not of_deltalake(path, query), 0.1, times=None)
+    results = examine(config)
+    assert {result.status for result in results.values()} == {"ok"}, results
+    assert "in progress" not in results["uploads"].detail  # the upload of a role's probe beside it
+    assert "(empty)" in results["role raw_ro"].detail  # nor did this one see another role's objects
+    assert depth(entry for entry in proxy.log if not of_deltalake(entry.path, entry.query)) <= 25
+
+
+def of_deltalake(path: str, query: dict[str, str]) -> bool:
+    """Whether a request is about a table's log."""
+    return "_delta_log" in path + query.get("prefix", "")
 
 
 def test_a_server_that_repeats_any_checksum(moto_buckets: Buckets, s3_config: MakeConfig) -> None:
@@ -553,6 +573,60 @@ def test_one_that_hangs_is_given_up() -> None:
     assert "k may be left behind" in results["nas"].detail
 
 
+def test_side_by_side_and_told_in_order() -> None:
+    both = threading.Barrier(2, timeout=60)
+    second_done = threading.Event()
+
+    def first() -> Finding:
+        both.wait()
+        assert second_done.wait(60)
+        return ok("the slower one")
+
+    def second() -> Finding:
+        both.wait()
+        second_done.set()
+        return ok("the faster one")
+
+    told: list[str] = []
+    results = run_all([Probe("first", first), Probe("second", second)], lambda result: told.append(result.name), str)
+    assert told == ["first", "second"] and {result.status for result in results} == {"ok"}
+
+
+def test_one_waits_for_what_would_disturb_it() -> None:
+    done: list[str] = []
+
+    def slowly() -> Finding:
+        time.sleep(0.05)
+        done.append("slow")
+        raise StorageError("failed", hint="all the same")
+
+    def then() -> Finding:
+        return ok(f"after {done}")
+
+    results = run(Probe("slow", slowly), Probe("then", then, after=("slow",)))
+    assert statuses(results) == {"slow": "fail", "then": "ok"} and results["then"].detail == "after ['slow']"
+
+
+def test_an_interrupt_lets_the_probes_in_flight_tidy() -> None:
+    begun, told = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def writes() -> Finding:
+        begun.set()
+        told.wait(60)
+        done.append("deleted")
+        return ok("fine")
+
+    def interrupted(_result: ProbeResult) -> None:
+        assert begun.wait(60)
+        told.set()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all([Probe("quick", lambda: ok("fine")), Probe("writes", writes)], interrupted, str)
+    assert done == ["deleted"]
+
+
 def test_the_whole_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "ALL_S", 0.2)
     never = threading.Event()
@@ -561,7 +635,7 @@ def test_the_whole_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         never.wait(60)
         return ok("too late")
 
-    results = run(Probe("nas", hangs), Probe("disk", lambda: ok("fine")))
+    results = run(Probe("nas", hangs), Probe("disk", lambda: ok("fine"), after=("nas",)))
     never.set()
     assert results["nas"].status == "fail" and "no answer" in results["nas"].detail
     assert results["disk"].status == "skip" and "took" in results["disk"].detail

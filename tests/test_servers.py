@@ -30,6 +30,7 @@ from http_wire import kind_of
 from proxy import FaultProxy
 from servers import S3Server, ServerError
 from sharing import shared
+from trips import depth, kinds, longest_chain, trace
 
 NETWORK_ERRORS = (BotoCoreError, OSError)
 MIB = 1024 * 1024
@@ -227,6 +228,28 @@ def test_delay_is_for_each_request_and_not_for_all(s3: Any, proxy: FaultProxy, m
         list(pool.map(lambda n: s3.put_object(Bucket=moto_buckets.raw, Key=str(n), Body=b"1"), range(8)))
     assert 0.2 <= time.monotonic() - started < 1.4
     assert proxy.peak_in_flight > 1
+
+
+def test_the_longest_chain(s3: Any, proxy: FaultProxy, moto_buckets: Buckets) -> None:
+    bucket = moto_buckets.raw
+    proxy.delay_s = 0.2
+    with ThreadPoolExecutor(3) as pool:
+        for _ in pool.map(lambda number: s3.put_object(Bucket=bucket, Key=f"k{number}"), range(3)):
+            pass
+        assert depth(proxy.log) == 1
+        s3.head_object(Bucket=bucket, Key="k0")
+        proxy.reset("get", times=2)
+        for _ in pool.map(lambda number: raises_network_error(s3, bucket, number), range(2)):
+            pass
+    assert [entry.kind for entry in longest_chain(proxy.log)] == ["put", "head", "get"]
+    assert kinds(proxy.log) == "GET get 2, HEAD head 1, PUT put 3"
+    lines = list(trace(proxy.log))
+    assert len(lines) == 7 and "PUT" in lines[1] and f"/{bucket}/k" in lines[1] and " inf " in lines[-1]
+
+
+def raises_network_error(s3: Any, bucket: str, number: int) -> None:
+    with pytest.raises(NETWORK_ERRORS):
+        s3.get_object(Bucket=bucket, Key=f"k{number}")
 
 
 def test_chunked_body(proxy: FaultProxy, moto_buckets: Buckets) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -48,11 +47,13 @@ class Access:
         transfers: int | None = None,
         bandwidth: str | None = None,
         config: Config | None = None,
+        offline: bool = False,
     ) -> None:
         self.config: Config = config or load_config(Path(config_path) if config_path is not None else None)
         self.profile: Profile = self.config.profile(profile)
         if transfers is not None and transfers < 1:
             raise UsageError(f"transfers is {transfers}; at least one request must be in flight")
+        self.offline = offline
         self._transfers = transfers
         self._bandwidth = BandwidthLimit(parse_timetable(bandwidth) if bandwidth else ())
         self._enabled: frozenset[Role] = frozenset()
@@ -87,6 +88,8 @@ class Access:
         Raises:
             UsageError: no such writing role.
         """
+        if self.offline:
+            raise UsageError("offline=True answers from this machine's copy of the catalog, and writes nothing")
         wanted = [roles] if isinstance(roles, str) else list(roles)
         unknown = [role for role in wanted if role not in _WRITING]
         if unknown:
@@ -156,16 +159,19 @@ class Access:
         role: Role = "assets_rw" if "assets_rw" in self._enabled else "assets_ro"
         local = self.profile.kind == "local"
         bucket = self.profile.assets.bucket
+        store = self._store(bucket, role)
         return CatalogHome(
-            store=RetryingStore(self._store(bucket, role), RetryPolicy()),
+            store=RetryingStore(store, RetryPolicy()),
+            once=store,
             assets_prefix=self.profile.assets.prefix,
             base_uri=f"{disk_name(str(self._root / bucket))}/" if local else f"s3://{bucket}/",
-            options=(dict) if local else (lambda: self._delta_options(role)),
-            admit=lambda: self._admit_catalog(role),
+            place=self._place(bucket),
             profile=self.profile.name,
             author=_author(),
             create=local,
             clean_up=lambda refused: note_clean_up(self._files, self._place(bucket), refused),
+            cache=self.profile.cache_dir,
+            offline=self.offline,
         )
 
     @property
@@ -208,32 +214,6 @@ class Access:
         from ursa.store.s3.pool import Pool
 
         return Pool(self.profile.endpoint_url or "", self.profile.ca_bundle)
-
-    def _admit_catalog(self, role: Role) -> None:
-        """deltalake writes past our stores: a server that ignores conditions must be refused before it does."""
-        if self.profile.kind == "s3" and role in _WRITING:
-            RetryPolicy().call(self._s3_store(self.profile.assets.bucket, role).admit)
-
-    def _delta_options(self, role: Role) -> dict[str, str]:
-        secret = self._credentials.get(role)
-        endpoint = self.profile.endpoint_url or ""
-        # Absent, it would be taken from the environment; empty, it is sent, and R2 refuses an empty one.
-        stray = secret.session_token is None and "AWS_SESSION_TOKEN" in os.environ
-        token = {"AWS_SESSION_TOKEN": secret.session_token or ""} if secret.session_token or stray else {}
-        return token | {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ENDPOINT_URL_S3": endpoint,
-            "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower(),
-            "AWS_REGION": self.profile.region,
-            "AWS_ACCESS_KEY_ID": secret.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": secret.secret_access_key,
-            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
-            "aws_conditional_put": "etag",
-            "connect_timeout": "10s",
-            "timeout": "60s",
-            "max_retries": "4",
-            "retry_timeout": "60s",
-        }
 
 
 class _Running:

@@ -165,6 +165,17 @@ class StorageError(UrsaError):
     unreachable: bool = False
 
 
+class CatalogDamagedError(StorageError):
+    """The catalog in the bucket is not what was written to it. ``table``: which; ``version``: of its log, None where the
+    damage is not of one version; ``object``: the object's name below the table, "" where there is none.
+    """
+
+    exit_code = 6
+    table: str = ""
+    version: int | None = None
+    object: str = ""
+
+
 class UnknownOutcomeError(StorageError):
     """A write may be there or not: its reply was lost, and the server did not tell for as long as was tried. Not retried
     within a run, and no other outcome is told in its place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ursa.access import Access
 from ursa.batch.find import find_recordings, nothing_found
@@ -22,6 +23,7 @@ from ursa.bucket.record import Entry, read_record, record_key
 from ursa.catalog.history import Operation, history
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
+from ursa.catalog.replica.directory import CacheUse, cache_use, clear
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.standings import Standings
 from ursa.config import Role
@@ -607,6 +609,32 @@ class DataInterface(Access):
 
         return participants_overview(self._catalog)
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """The catalog as it is now, for all reads within; it is asked once.
+
+        Without this each read asks what is new: one round trip. Raises as the reads do.
+        """
+        with self._catalog.snapshot():
+            yield self
+
+    def cache(self) -> CacheUse:
+        """Where this machine's caches are, and what they hold."""
+        return cache_use(self.profile.cache_dir)
+
+    def clear_cache(self, *, files: bool = False) -> int:
+        """Remove this machine's copies of catalogs that no process has open; returns how many bytes that were.
+
+        Args:
+            files: also forget which files were read and which objects were measured.
+        """
+        return clear(self.profile.cache_dir) + (self._files.clear() if files else 0)
+
+    @property
+    def catalog_as_of(self) -> datetime | None:
+        """When this machine last asked for the catalog's news, UTC: what ``offline=True`` answers from; None: never."""
+        return self._home.as_of
+
     def get_recording(self, recording_hash: str) -> RecordingRow:
         """The recording with this hash. Raises ``RecordingNotFoundError``."""
         return self._catalog.get_recording(recording_hash)
@@ -1025,15 +1053,17 @@ class DataInterface(Access):
         from ursa.verify import looks_like_directory
 
         if not looks_like_directory(ref):
-            row = self.resolve(str(ref))
-            return self._subject(row.rec_id, self.overview(row.recording_hash)[0])
+            with self.snapshot():
+                row = self.resolve(str(ref))
+                return self._subject(row.rec_id, self.overview(row.recording_hash)[0])
         try:
             manifest = load_manifest(Path(ref)).manifest
         except ManifestNotFoundError:
             manifest = None
         rec_id = Path(ref).absolute().name
-        found = self.list_recordings({"rec_id": rec_id})
-        subject = self._subject(rec_id, self.overview(found[0].recording_hash)[0] if found else None)
+        with self.snapshot():
+            found = self.list_recordings({"rec_id": rec_id})
+            subject = self._subject(rec_id, self.overview(found[0].recording_hash)[0] if found else None)
         registered = [row.path for row in subject.rows]
         scan = scan_recording(Path(ref), manifest=manifest, key_prefix=self.profile.raw.prefix, registered=registered)
         return replace(subject, disk=scan.by_path)

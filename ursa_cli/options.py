@@ -25,6 +25,10 @@ NotUnfinished = Annotated[
     ),
 ]
 
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Answer from this machine's copy of the catalog, without a network.")
+]
+
 _SHARED: dict[str, tuple[Any, Any]] = {
     "profile": (
         Annotated[

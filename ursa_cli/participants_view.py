@@ -42,9 +42,9 @@ _SUMMED = {
 }
 
 
-def listing(session: Session) -> None:
+def listing(session: Session, *, offline: bool = False) -> None:
     """Print everybody, marked where there is no name."""
-    found = session.data().participants_overview()
+    found = session.data(offline=offline).participants_overview()
     for person in found.participants:
         session.out.record(
             "participant",

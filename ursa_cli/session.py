@@ -75,6 +75,9 @@ class Session:
         if writes:
             data.enable_writes(roles=writes)
         self._opened.append(data)
+        if settings.get("offline"):
+            at = data.catalog_as_of
+            streams.warn(f"offline: the catalog as of {f'{at:%Y-%m-%d %H:%M}Z' if at else 'no time yet'}")
         return data
 
     def start_log_file(self) -> None:

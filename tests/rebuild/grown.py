@@ -90,7 +90,7 @@ def tables(data: DataInterface) -> dict[str, list[Any]]:
         catalog.refresh()
         catalog.participants.refresh()
         return {
-            table.kind.name: sorted(table.select("true"), key=_key)
+            table.kind.name: sorted(table.select(), key=_key)
             for table in (catalog.recordings, catalog.modalities, catalog.participants)
         }
 

@@ -126,7 +126,7 @@ def test_undone_meanwhile(here: Lab) -> None:
     here.rebuild(progress=at("write", undo))
     with here.open() as data:
         assert [row.rec_id for row in data.list_recordings()] == [name(0)]
-        assert {row.rec_id for row in data._catalog.modalities.select("true")} == {name(0)}
+        assert {row.rec_id for row in data._catalog.modalities.select()} == {name(0)}
 
 
 def test_just_uploaded(here: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

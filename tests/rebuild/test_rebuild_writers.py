@@ -68,5 +68,5 @@ def test_writers_meanwhile(here: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = {name(number): participant_id(f"Participant {number % 7}") for number in range(10 * len(done))}
         assert all(row.participant_ids == (expected[row.rec_id],) for row in rows)
         assert len(data.list_modalities()) == 2 * len(done)
-        assert len(data._catalog.modalities.select("true")) == 2 * len(done)
+        assert len(data._catalog.modalities.select()) == 2 * len(done)
         assert all(check.ok for check in data.verify(everything=True))

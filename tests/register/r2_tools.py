@@ -70,9 +70,9 @@ def rows(data: DataInterface) -> dict[str, list[Any]]:
         catalog.refresh()
         catalog.participants.refresh()
         return {
-            "recordings": catalog.recordings.select("true"),
-            "modalities": catalog.modalities.select("true"),
-            "participants": catalog.participants.select("true"),
+            "recordings": catalog.recordings.select(),
+            "modalities": catalog.modalities.select(),
+            "participants": catalog.participants.select(),
         }
 
 

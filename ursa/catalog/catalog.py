@@ -6,95 +6,133 @@ before modalities, so that whatever recording is seen, its modalities are seen t
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
+from ursa.beside import begin, each
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.home import KINDS, CatalogHome
-from ursa.catalog.later import Later
 from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import CatalogTable, Change, FrozenError
-from ursa.catalog.where import any_of, by_hash, by_rec_id, condition, literal, starting_with
-from ursa.errors import RecordingNotFoundError, StorageError, UsageError
+from ursa.catalog.where import Where, any_of, by_hash, by_rec_id, condition, starting_with
+from ursa.errors import RecordingNotFoundError, StorageError, UrsaError, UsageError
 
 T = TypeVar("T")
 
 # How long a writer waits for a rebuild to flip the pointer, seconds: its last catch-up takes a few.
 _FROZEN_FOR_S = 120.0
 _HASH_DIGITS = 64
-_VISIBLE = (
+_VISIBLE = Where(
     "EXISTS (SELECT 1 FROM recordings WHERE recordings.rec_id = modalities.rec_id"
     " AND recordings.recording_hash = modalities.recording_hash)"
 )
 
 
 class Catalog:
-    """The live catalog of a profile. One lock serves all threads of a process: deltalake's handles are not shared.
-
-    The participants' table is opened when somebody needs it: who finds that all is registered never does.
-    """
+    """The live catalog of a profile. One lock serves all threads of a process: deltalake's handles are not shared."""
 
     def __init__(self, home: CatalogHome, pointer: Pointer | None = None) -> None:
         """The live catalog, or (for a rebuild, which fills it) the one that ``pointer`` would make live."""
         self.home = home
         self.lock = threading.RLock()
-        self._open(pointer or home.pointer())
+        self._fixed = pointer
+        self._pointer: Pointer | None = None
+        self._tables: tuple[CatalogTable[RecordingRow], CatalogTable[ModalityRow], CatalogTable[ParticipantRow]] | None
+        self._tables = None
+        self._known_participants: set[str] = set()
+        # A registration asks the same twice, and the second time nobody has committed as a rule.
+        self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
+        self.refreshed_at = float("-inf")
+        self._reading = 0
 
     @classmethod
     def open(cls, home: CatalogHome) -> Self:
-        """Resolve ``ACTIVE.json`` and open the tables that it names."""
+        """The live catalog. Nothing is asked before it is needed: then ``refresh`` reads ``ACTIVE.json`` and the logs."""
         return cls(home)
+
+    @classmethod
+    def named_now(cls, home: CatalogHome) -> Self:
+        """The catalog that ``ACTIVE.json`` names now; it stays this one, also where another becomes the live one."""
+        return cls(home, home.pointer())
 
     @staticmethod
     def table_class(_kind: TableKind[Any]) -> type[CatalogTable[Any]]:
         """What a table is opened as."""
         return CatalogTable
 
-    def _open(self, pointer: Pointer) -> None:
-        self.pointer = pointer
-        with ThreadPoolExecutor(2) as pool:
-            # Two times six round trips: side by side. Recordings are seen first, see the module's docstring.
-            recordings = pool.submit(self._table, RECORDINGS)
-            modalities = pool.submit(self._table, MODALITIES)
-        self.recordings: CatalogTable[RecordingRow] = recordings.result()
-        self.modalities: CatalogTable[ModalityRow] = modalities.result()
-        self._participants: Later[CatalogTable[ParticipantRow]] = Later(lambda: self._table(PARTICIPANTS))
-        self._known_participants: set[str] = set()
-        # A registration asks the same twice, and the second time nobody has committed as a rule.
-        self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
-        self.modalities.refresh()
-        self.refreshed_at = time.monotonic()
+    def _table(self, kind: TableKind[T], prefix: str) -> CatalogTable[T]:
+        home = self.home
+        replica = home.replica(prefix, kind.name)
+        return self.table_class(kind)(kind, home.table_uri(prefix, kind.name), replica, home.author)
 
-    def _table(self, kind: TableKind[T]) -> CatalogTable[T]:
-        home, prefix = self.home, self.pointer.prefix
-        files = home.table_files(prefix, kind.name)
-        opened_as = self.table_class(kind)
-        return opened_as(kind, home.table_uri(prefix, kind.name), home.options(), home.author, files)
+    def _open(self, prefix: str) -> None:
+        """Open the replicas of a prefix, as they were left; nothing is asked."""
+        self._tables = (
+            self._table(RECORDINGS, prefix),
+            self._table(MODALITIES, prefix),
+            self._table(PARTICIPANTS, prefix),
+        )
+        self._known_participants.clear()
+        self._last_lookup = (None, [])
+
+    @property
+    def pointer(self) -> Pointer:
+        """What ``ACTIVE.json`` said when it was last read."""
+        if self._pointer is None:
+            self.refresh()
+        assert self._pointer is not None
+        return self._pointer
+
+    @property
+    def tables(self) -> tuple[CatalogTable[RecordingRow], CatalogTable[ModalityRow], CatalogTable[ParticipantRow]]:
+        """Recordings, modalities, participants."""
+        if self._tables is None or self._pointer is None:
+            self.refresh()
+        assert self._tables is not None
+        return self._tables
+
+    @property
+    def recordings(self) -> CatalogTable[RecordingRow]:
+        """The recordings' table."""
+        return self.tables[0]
+
+    @property
+    def modalities(self) -> CatalogTable[ModalityRow]:
+        """The modalities' table."""
+        return self.tables[1]
 
     @property
     def participants(self) -> CatalogTable[ParticipantRow]:
         """The participants' table."""
-        return self._participants.get()
+        return self.tables[2]
 
-    def open_participants(self) -> None:
-        """Begin to open their table, which whoever goes on with a look-up first will need then."""
-        self._participants.begin()
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """The catalog as it is now, for one or several reads: it is asked once, at the outermost of nested ones."""
+        with self.lock:
+            if not self._reading:
+                self.refresh()
+            self._reading += 1
+            try:
+                yield self
+            finally:
+                self._reading -= 1
 
     def follow_pointer(self) -> bool:
         """Read the pointer again; where it has flipped, open what it names now and return True."""
         with self.lock:
-            pointer = self.home.pointer()
-            if pointer.prefix == self.pointer.prefix:
+            before, pointer = self.pointer, self._fixed or self.home.pointer()
+            if pointer.prefix == before.prefix:
                 return False
-            self._open(pointer)
+            self.refresh()
             return True
 
     def write(self, action: Callable[[], T]) -> T:
@@ -114,26 +152,68 @@ class Catalog:
                     if not self.follow_pointer():
                         time.sleep(random.uniform(0.2, 1.0))
                         self.refresh()
-                        self.participants.refresh()
 
     def refresh(self, *, within_s: float = 0.0) -> None:
-        """See what others have committed, in the order that keeps recordings whole; in the live catalog, should a
-        rebuild have put another one in this one's place. Nothing is asked where that was done within ``within_s`` seconds.
+        """See what others have committed, in an order that keeps recordings whole; in the catalog that ``ACTIVE.json``
+        names now. Nothing is asked where that was done within ``within_s`` seconds.
+
+        The pointer and the three logs are asked side by side: one round trip where nothing is new.
         """
         with self.lock:
             began = time.monotonic()
             if within_s and began - self.refreshed_at < within_s:
                 return
-            self.recordings.refresh()
-            if not (self.recordings.frozen and self.follow_pointer()):
-                self.modalities.refresh()
+            self._sync()
             self.refreshed_at = began
+
+    def _sync(self) -> None:
+        asked = begin(self._read_pointer)
+        prefix = self._pointer.prefix if self._pointer else self.home.last_prefix
+        if prefix is None:
+            pointer = asked.result()
+            self._open(pointer.prefix)
+            self._follow()
+        else:
+            if self._tables is None:
+                self._open(prefix)
+            try:
+                self._follow()
+            except UrsaError:
+                # The prefix may be one that was left, and deleted.
+                if asked.result().prefix == prefix:
+                    raise
+            pointer = asked.result()
+            if pointer.prefix != prefix:
+                self._open(pointer.prefix)
+                self._follow()
+        self._pointer = pointer
+        if self._fixed is None and not self.home.offline:
+            self.home.remember(pointer)
+
+    def _read_pointer(self) -> Pointer:
+        return self._fixed or self.home.pointer()
+
+    def _follow(self) -> None:
+        """See the logs' news. Recordings are looked at first: whatever recording is seen, its modalities, and the names
+        of its participants, are seen too.
+        """
+        assert self._tables is not None
+        recordings, modalities, participants = self._tables
+        others: tuple[CatalogTable[Any], ...] = (modalities, participants)
+        early = [begin(table.look) for table in others]
+        seen = recordings.look()
+        if seen.news:
+            early = [begin(table.look) for table in others]
+        first = begin(lambda: recordings.follow(seen))
+        try:
+            each(lambda item: item[0].follow(item[1].result()), list(zip(others, early, strict=True)))
+        finally:
+            first.result()
 
     def maintain(self) -> None:
         """Merge what a run has left in small files, for those who read next; that it fails is no error."""
         with self.lock:
-            tables: list[CatalogTable[Any]] = [self.recordings, self.modalities]
-            for table in [*tables, *([self.participants] if self._participants.begun else [])]:
+            for table in self.tables:
                 table.tidy()
 
     def locations(self) -> dict[str, str]:
@@ -164,8 +244,7 @@ class Catalog:
         One refresh, and as many requests for ten thousand recordings as their files in the catalog take.
         """
         names = set(rec_ids)
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             recordings = self.lookup_all(names, ())
             modalities: dict[str, list[ModalityRow]] = {row.rec_id: [] for row in recordings}
             of = {row.rec_id: row for row in recordings}
@@ -185,7 +264,7 @@ class Catalog:
 
     def find_recording(self, rec_id: str) -> RecordingRow:
         """The recording with this rec_id. Raises ``RecordingNotFoundError``."""
-        return self._one(f"rec_id = {literal(rec_id)}", rec_id)
+        return self._one(any_of("rec_id", [rec_id]), rec_id)
 
     def resolve(self, ref: str) -> RecordingRow:
         """The recording that a rec_id, a hash, or a unique prefix of one names.
@@ -194,8 +273,7 @@ class Catalog:
             RecordingNotFoundError: none has it.
             UsageError: several have it.
         """
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             rows = self._starting_with(ref) if ref else []
         exact = [row for row in rows if ref in (row.rec_id, row.recording_hash)]
         if not rows:
@@ -218,24 +296,22 @@ class Catalog:
         """Recordings in the order of their rec_id, that is by date."""
         return self.select_recordings(condition(RECORDINGS, where))
 
-    def select_recordings(self, sql: str) -> list[RecordingRow]:
+    def select_recordings(self, sql: Where) -> list[RecordingRow]:
         """Recordings that meet a SQL condition made by ``ursa.catalog.where``."""
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             return self.recordings.select(sql, tail="ORDER BY rec_id")
 
     def list_modalities(self, where: Mapping[str, Any] | None = None) -> list[ModalityRow]:
         """Modalities of visible recordings."""
         sql = condition(MODALITIES, where)
         hashes = (where or {}).get("recording_hash")
-        with self.lock:
-            self.refresh()
+        with self.snapshot():
             if isinstance(hashes, str):
                 # A hash skips nothing here: its rec_id does.
                 named = self.recordings.select(by_hash([hashes]))
-                sql = f"{sql} AND {by_rec_id(row.rec_id for row in named)}"
+                sql = sql & by_rec_id(row.rec_id for row in named)
             rows = self.modalities.select(
-                f"{sql} AND {_VISIBLE}",
+                sql & _VISIBLE,
                 also={"recordings": self.recordings},
                 tail="ORDER BY recording_hash, modality, worker_id",
             )
@@ -266,8 +342,7 @@ class Catalog:
     def list_participants(self, where: Mapping[str, Any] | None = None) -> list[ParticipantRow]:
         """Participants in the order of their names."""
         sql = condition(PARTICIPANTS, where)
-        with self.lock:
-            self.participants.refresh()
+        with self.snapshot():
             return self.participants.select(sql, tail="ORDER BY display_name, participant_id")
 
     def ensure_participants(self, names: Iterable[str], operation_id: str = "") -> tuple[str, ...]:
@@ -288,9 +363,8 @@ class Catalog:
         rows = [ParticipantRow(key, name, now) for key, name in wanted.items() if key not in there]
         return Change(rows, None, "register_participant", operation_id) if rows else None
 
-    def _one(self, sql: str, ref: str) -> RecordingRow:
-        with self.lock:
-            self.refresh()
+    def _one(self, sql: Where, ref: str) -> RecordingRow:
+        with self.snapshot():
             rows = self.recordings.select(sql)
         if not rows:
             raise _not_found(ref)

@@ -16,8 +16,7 @@ from ursa.catalog.metadata import REGISTERED_AT_KEY
 from ursa.catalog.retention import SETTLED, CleanUpRefusedError, Clock, local_time
 from ursa.catalog.rows import ModalityRow
 from ursa.catalog.tables import CatalogTable, Change, FrozenError, LostRaceError
-from ursa.catalog.where import by_rec_id, these_modalities
-from ursa.catalog.words import words
+from ursa.catalog.where import Where, by_rec_id, these_modalities
 from ursa.errors import StorageError
 
 ORPHAN_AFTER = SETTLED
@@ -70,10 +69,8 @@ def compact(catalog: Catalog, *, dry_run: bool = False, clock: Clock = local_tim
     Raises:
         StorageError: a rebuild has frozen the catalog, or the server fails. What was done stays done, and is whole.
     """
-    tables: tuple[CatalogTable[Any], ...] = (catalog.recordings, catalog.modalities, catalog.participants)
-    with catalog.lock:
-        catalog.refresh()
-        catalog.participants.refresh()
+    with catalog.snapshot():
+        tables: tuple[CatalogTable[Any], ...] = catalog.tables
         for table in tables:
             if table.frozen:
                 raise frozen_error(table.frozen)
@@ -105,10 +102,8 @@ def _compact(
     sort = depth([file for file in before if file.size_bytes >= table.layout.small_bytes]) > _SORTED_DEPTH
     vacuumed = 0
     if not dry_run:
-        table.admit()
         sort = _merge_or_sort(table, operation_id)
-        with words(table.uri, "checkpoint"):
-            table.delta.create_checkpoint()
+        table.write_checkpoint()
     after = before if dry_run else table.files()
     with _noting(refused):
         vacuumed = table.clean_up(clock, dry_run=dry_run)
@@ -155,8 +150,10 @@ def _orphans(catalog: Catalog, clock: Clock) -> list[ModalityRow]:
     than a day ago. Whose clock wrote that time does not matter. Raises ``CleanUpRefusedError``.
     """
     rows = catalog.modalities.select(
-        "NOT EXISTS (SELECT 1 FROM recordings WHERE recordings.rec_id = modalities.rec_id"
-        " AND recordings.recording_hash = modalities.recording_hash)",
+        Where(
+            "NOT EXISTS (SELECT 1 FROM recordings WHERE recordings.rec_id = modalities.rec_id"
+            " AND recordings.recording_hash = modalities.recording_hash)"
+        ),
         also={"recordings": catalog.recordings},
         tail="ORDER BY rec_id, modality, worker_id",
     )
@@ -172,7 +169,8 @@ def _a_day_ago(table: CatalogTable[ModalityRow], rows: Iterable[ModalityRow], cl
     if version is None:
         return set()
     condition = by_rec_id({row.rec_id for row in rows})
-    then = table.run(f"SELECT * FROM modalities WHERE {condition}", {"modalities": table.at(version)})
+    sql = f"SELECT * FROM modalities WHERE {condition}"
+    then = table.run(sql, {"modalities": table.at(version)}, {"modalities": condition})
     return {_identity(row) for row in table.kind.rows(then)}
 
 

@@ -6,14 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deltalake import DeltaTable
-
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.difference import differences
 from ursa.catalog.metadata import covers
-from ursa.catalog.reading import OpenTable
+from ursa.catalog.reading import OpenTable, View
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow
-from ursa.catalog.where import any_of, by_rec_id
+from ursa.catalog.where import Where, any_of, by_rec_id
 
 KEYS = {
     "recordings": ("rec_id", "recording_hash"),
@@ -51,17 +49,16 @@ class Turn:
 class Snapshot:
     """Three tables at a version each."""
 
-    recordings: DeltaTable
-    modalities: DeltaTable
-    participants: DeltaTable
+    recordings: View
+    modalities: View
+    participants: View
 
 
 def snapshot(catalog: Catalog, versions: Mapping[str, int] | None = None) -> Snapshot:
     """The catalog at these versions, or as it is open. Raises ``StorageError`` where the log no longer reaches so far."""
 
-    def handle(table: OpenTable[Any]) -> DeltaTable:
-        version = (versions or {}).get(table.kind.name, table.version)
-        return table.delta if version == table.version else table.at(version)
+    def handle(table: OpenTable[Any]) -> View:
+        return table.at((versions or {}).get(table.kind.name, table.version))
 
     return Snapshot(handle(catalog.recordings), handle(catalog.modalities), handle(catalog.participants))
 
@@ -77,7 +74,7 @@ def turns(catalog: Catalog, then: Snapshot) -> dict[str, Turn]:
 def recording_turns(catalog: Catalog, then: Snapshot) -> dict[str, Turn]:
     """The same of the recordings' rows alone."""
     changed = _changed(catalog.recordings, then.recordings)
-    now, before = (_recordings(catalog, table, changed) for table in (catalog.recordings.delta, then.recordings))
+    now, before = (_recordings(catalog, table, changed) for table in (catalog.recordings.view, then.recordings))
     return {name: Turn(Seen(tuple(now.get(name, ()))), Seen(tuple(before.get(name, ())))) for name in sorted(changed)}
 
 
@@ -117,18 +114,18 @@ def by_recording(rows: Iterable[Any], rec_ids: Collection[str]) -> dict[str, lis
     return found
 
 
-def _changed(table: OpenTable[Any], then: DeltaTable) -> set[str]:
+def _changed(table: OpenTable[Any], then: View) -> set[str]:
     return {item.key[0] for item in differences(table, then, KEYS[table.kind.name])}
 
 
-def _recordings(catalog: Catalog, table: DeltaTable, rec_ids: Collection[str]) -> dict[str, list[RecordingRow]]:
+def _recordings(catalog: Catalog, table: View, rec_ids: Collection[str]) -> dict[str, list[RecordingRow]]:
     if not rec_ids:
         return {}
     found = by_recording(_rows(catalog.recordings, table, by_rec_id(rec_ids)), set(rec_ids))
     return {name: sorted(rows, key=lambda row: row.recording_hash) for name, rows in found.items()}
 
 
-def _rows(table: OpenTable[Any], at: DeltaTable, condition: str) -> list[Any]:
-    if at is table.delta:
+def _rows(table: OpenTable[Any], at: View, condition: Where) -> list[Any]:
+    if at is table.view:
         return table.select(condition)
-    return table.kind.rows(table.query_with(f"SELECT * FROM other WHERE {condition}", {"other": at}))
+    return table.kind.rows(table.run(f"SELECT * FROM other WHERE {condition}", {"other": at}, {"other": condition}))

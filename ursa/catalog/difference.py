@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deltalake import DeltaTable
-
 from ursa.catalog.layout import DataFile
-from ursa.catalog.reading import OpenTable, data_files
-from ursa.catalog.where import literal
+from ursa.catalog.reading import OpenTable, View
+from ursa.catalog.where import EVERYTHING, Where, from_to
 
 # More ranges than these are taken as one.
 _MOST_RANGES = 50
@@ -28,22 +28,24 @@ class Differing:
     back: bool
 
 
-def differences(table: OpenTable[Any], other: DeltaTable, key: Sequence[str]) -> list[Differing]:
+def differences(table: OpenTable[Any], other: View, key: Sequence[str]) -> list[Differing]:
     """Rows of the open version that ``other`` lacks, has besides, or has with other values.
 
     Only files that one of the two has alone are asked about: they share the rest. Raises ``StorageError``.
     """
     ours = {file.path: file for file in table.files()}
-    theirs = {file.path: file for file in data_files(other, table.layout.key)}
+    theirs = {file.path: file for file in other.files}
     alone = [file for path, file in (ours | theirs).items() if (path in ours) != (path in theirs)]
     if not alone:
         return []
-    found = table.query_with(_sql(table, key, _within(table.layout.key, alone)), {"other": other})
+    within = _within(table.layout.key, alone)
+    views = {table.kind.name: table.view, "other": other}
+    found = table.run(_sql(table, key, within), views, dict.fromkeys(views, within))
     columns = [found.column(name).to_pylist() for name in (*key, "gone", "back")]
     return [Differing(tuple(values[:-2]), *values[-2:]) for values in zip(*columns, strict=True)]
 
 
-def _sql(table: OpenTable[Any], key: Sequence[str], within: str) -> str:
+def _sql(table: OpenTable[Any], key: Sequence[str], within: Where) -> str:
     one, two = (f"(SELECT * FROM {name} WHERE {within})" for name in (table.kind.name, "other"))
     on = " AND ".join(f"a.{column} = b.{column}" for column in key)
     names = ", ".join(f"coalesce(a.{column}, b.{column}) AS {column}" for column in key)
@@ -63,11 +65,11 @@ def _comparable(alias: str, column: str) -> str:
     return f"map_entries({alias}.{column})" if column == "metadata" else f"{alias}.{column}"
 
 
-def _within(column: str, files: Sequence[DataFile]) -> str:
+def _within(column: str, files: Sequence[DataFile]) -> Where:
     """The ranges of these files' keys; everything where one of them tells none."""
     if not all(file.low and file.high for file in files):
-        return "true"
+        return EVERYTHING
     ranges = sorted({(file.low, file.high) for file in files})
     if len(ranges) > _MOST_RANGES:
         ranges = [(ranges[0][0], max(high for _, high in ranges))]
-    return " OR ".join(f"({column} >= {literal(low)} AND {column} <= {literal(high)})" for low, high in ranges)
+    return functools.reduce(operator.or_, (from_to(column, low, high) for low, high in ranges))

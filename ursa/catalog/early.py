@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deltalake import DeltaTable
-
-from ursa.catalog._pointer import Pointer
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.reading import EARLY, OpenTable
+from ursa.catalog.reading import EARLY, OpenTable, View
 from ursa.catalog.rows import ModalityRow
 from ursa.catalog.tables import CatalogTable
+from ursa.catalog.where import Where
 
 _STORED = "modalities_as_stored"
 _WITH_REC_ID = (
@@ -26,12 +24,13 @@ class EarlyModalities(CatalogTable[ModalityRow]):
 
     recordings: OpenTable[Any]
 
-    def query_with(self, sql: str, also: Mapping[str, DeltaTable]) -> Any:
+    def run(self, sql: str, views: Mapping[str, View], where: Mapping[str, Where] | None = None) -> Any:
         """As the table of now would answer."""
-        if not self.lacking:
-            return super().query_with(sql, also)
-        tables = {_STORED: self.delta, "of_hash": self.recordings.delta, **also}
-        return self.run(f"{_WITH_REC_ID} {sql}", tables)
+        if not self.lacking or self.kind.name not in views:
+            return super().run(sql, views, where)
+        others = {name: view for name, view in views.items() if name != self.kind.name}
+        stored = {_STORED: views[self.kind.name], "of_hash": self.recordings.view}
+        return super().run(f"{_WITH_REC_ID} {sql}", {**stored, **others})
 
     def _check_columns(self) -> None:
         if (self.kind.name, self.lacking) != EARLY:
@@ -46,7 +45,9 @@ class EarlyCatalog(Catalog):
         """What a table is opened as."""
         return EarlyModalities if kind.name == EARLY[0] else CatalogTable
 
-    def _open(self, pointer: Pointer) -> None:
-        super()._open(pointer)
-        if isinstance(self.modalities, EarlyModalities):
-            self.modalities.recordings = self.recordings
+    def _open(self, prefix: str) -> None:
+        super()._open(prefix)
+        assert self._tables is not None
+        recordings, modalities, _ = self._tables
+        if isinstance(modalities, EarlyModalities):
+            modalities.recordings = recordings

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ursa.beside import each as beside
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.tables import CatalogTable
 
@@ -87,11 +88,10 @@ def filled(catalog: Catalog) -> dict[str, int] | None:
 
 def read_commits(catalog: Catalog, each: int | None = None) -> list[Commit]:
     """The newest commits of each table (all with None), newest first, as of now."""
-    tables: tuple[CatalogTable[Any], ...] = (catalog.recordings, catalog.modalities, catalog.participants)
-    with catalog.lock:
-        for table in tables:
-            table.refresh()
-        return [_commit(table.kind.name, entry) for table in tables for entry in table.history(each)]
+    with catalog.snapshot():
+        tables: tuple[CatalogTable[Any], ...] = catalog.tables
+        told = beside(lambda table: [_commit(table.kind.name, entry) for entry in table.history(each)], tables)
+        return [commit for commits in told for commit in commits]
 
 
 def operations(commits: Iterable[Commit]) -> list[Operation]:

@@ -5,8 +5,9 @@ Measured in ``docs/decisions/005-layout-for-scale.md``; ``benchmarks/catalog.py`
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties
 
@@ -72,13 +73,16 @@ LAYOUTS = {
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A data file of a table's snapshot: ``low`` and ``high`` bound its keys, "" where nobody counted them."""
+    """A data file of a table's snapshot: ``low`` and ``high`` bound its keys, "" where nobody counted them; ``bounds``
+    are those of the other columns that conditions are told by, where they are known.
+    """
 
     path: str
     size_bytes: int
     rows: int
     low: str = ""
     high: str = ""
+    bounds: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 def depth(files: Collection[DataFile]) -> int:

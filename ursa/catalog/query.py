@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from datetime import UTC, datetime
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, RecordingRow, normalize_name
-from ursa.catalog.where import by_hash, literal
+from ursa.catalog.where import EVERYTHING, NOTHING, Where, at_or_after, before, by_hash, literal
 from ursa.errors import UsageError
 
 
@@ -58,16 +60,16 @@ def query(
     """
     wanted = None if modalities is None else frozenset(_several(modalities))
     statuses = None if status is None else frozenset(_several(status))
-    with catalog.lock:
-        catalog.refresh()
+    with catalog.snapshot():
         terms = [
             *([by_hash(_several(recording_hash))] if recording_hash is not None else []),
             *([_participants(catalog, _several(participants))] if participants is not None else []),
-            *([f"started_at >= {literal(moment(since))}"] if since is not None else []),
-            *([f"started_at < {literal(moment(until))}"] if until is not None else []),
+            *([at_or_after("started_at", moment(since))] if since is not None else []),
+            *([before("started_at", moment(until))] if until is not None else []),
         ]
-        recordings = catalog.recordings.select(" AND ".join(terms) or "true", tail="ORDER BY rec_id")
-        rows = catalog.modalities_for(recordings) if terms else catalog.modalities.select("true")
+        wherever = functools.reduce(operator.and_, terms, EVERYTHING)
+        recordings = catalog.recordings.select(wherever, tail="ORDER BY rec_id")
+        rows = catalog.modalities_for(recordings) if terms else catalog.modalities.select()
     return _result(recordings, rows, wanted, statuses)
 
 
@@ -107,16 +109,15 @@ def _result(
     return QueryResult(found, dict(sorted(keyed.items())))
 
 
-def _participants(catalog: Catalog, names: Sequence[str]) -> str:
+def _participants(catalog: Catalog, names: Sequence[str]) -> Where:
     """Recordings of any of these participants, by id or by name (folded as ``participant_id`` folds it)."""
-    catalog.participants.refresh()
     wanted = {normalize_name(name) for name in names}
     ids = set(names) | {
-        row.participant_id
-        for row in catalog.participants.select("true")
-        if normalize_name(row.display_name or "") in wanted
+        row.participant_id for row in catalog.participants.select() if normalize_name(row.display_name or "") in wanted
     }
-    return f"({' OR '.join(f'array_has(participant_ids, {literal(key)})' for key in sorted(ids)) or 'false'})"
+    return functools.reduce(
+        operator.or_, (Where(f"array_has(participant_ids, {literal(key)})") for key in sorted(ids)), NOTHING
+    )
 
 
 def _several(value: str | Iterable[str]) -> list[str]:

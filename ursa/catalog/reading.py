@@ -1,22 +1,32 @@
-"""A Delta table that is open: refresh, queries, its files and its history."""
+"""A table that is open: its replica at a version, queries, its files and its history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
 
 from ursa.catalog.arrow import MTIME, TableKind
 from ursa.catalog.author import Author
-from ursa.catalog.layout import LAYOUTS, DataFile
+from ursa.catalog.layout import LAYOUTS, SESSION, DataFile
 from ursa.catalog.metadata import AUXILIARY_KEY
+from ursa.catalog.replica.directory import link
+from ursa.catalog.replica.log import local_name
+from ursa.catalog.replica.table import Look, TableReplica
+from ursa.catalog.replica.words import damaged
 from ursa.catalog.rows import SCHEMA_VERSION
-from ursa.catalog.session import QuerySession
-from ursa.catalog.stream import hearing
-from ursa.catalog.words import words
+from ursa.catalog.where import EVERYTHING, Where
+from ursa.catalog.words import raise_in_words, words
 from ursa.errors import StorageError
+from ursa.store import NotFoundError
 
 Row = TypeVar("Row")
 
@@ -25,89 +35,200 @@ FROZEN_KEY = "ursa.frozen"
 SCHEMA_KEY = "ursa.schemaVersion"
 EARLY = ("modalities", ["rec_id"])
 """The table, and the column that it lacks, of catalogs as the first ursa made them; see ``ursa.catalog.early``."""
+_BOUNDED = ("rec_id", "participant_id", "recording_hash", "started_at")
+
+
+@dataclass(frozen=True)
+class View:
+    """A table at a version, opened from a directory of this disk. ``files`` are its data files; they are here once they
+    were needed.
+    """
+
+    replica: TableReplica
+    delta: DeltaTable
+    key: str
+    path: Path
+
+    @cached_property
+    def files(self) -> list[DataFile]:
+        """The data files of this version."""
+        return data_files(self.delta, self.key)
+
+    def need(self, where: Where = EVERYTHING) -> None:
+        """See to it that the files are here that may hold rows which meet a condition. Raises as ``TableReplica.need``."""
+        wanted = [file for file in self.files if where.may_meet(file)]
+        self.replica.need(wanted)
+        if self.path != self.replica.path:
+            for file in wanted:
+                link(self.replica.path / local_name(file.path), self.path / local_name(file.path))
+
+    def drop(self) -> None:
+        """Remove the copies of its files, which may be damaged on this disk."""
+        self.replica.drop(self.files)
+        if self.path != self.replica.path:
+            for file in self.files:
+                (self.path / local_name(file.path)).unlink(missing_ok=True)
 
 
 class OpenTable(Generic[Row]):
-    """One table of a catalog, opened at a version and moved forward by ``refresh``. Not thread-safe."""
+    """One table of a catalog, at a version and moved forward by ``refresh``. Not thread-safe.
 
-    def __init__(self, kind: TableKind[Row], uri: str, options: Mapping[str, str], author: Author) -> None:
+    ``uri``: of the table in the bucket, for messages and for other tools.
+    """
+
+    def __init__(self, kind: TableKind[Row], uri: str, replica: TableReplica, author: Author) -> None:
         self.kind = kind
         self.uri = uri
-        self._options = dict(options)
+        self.replica = replica
         self.author = author
-        self._session = QuerySession()
         self.layout = LAYOUTS[kind.name]
-        with words(uri, "open"):
-            try:
-                self._table = hearing(lambda: DeltaTable(uri, storage_options=self._options))
-            except TableNotFoundError:
-                raise StorageError(
-                    f"the catalog's table {uri} is not there, though ACTIVE.json names it",
-                    hint="Nothing was written. See who changed the assets bucket before anything else.",
-                ) from None
-        self._check_version()
-        self._check_columns()
+        self._view: View | None = None
 
     @property
     def version(self) -> int:
         """The version that queries see."""
-        return self._table.version()
+        return self.view.delta.version()
 
     @property
     def frozen(self) -> str | None:
         """The prefix of the catalog that a rebuild is about to put in this one's place; None where there is none."""
-        return frozen_for(self._table)
+        return self.view.delta.metadata().configuration.get(FROZEN_KEY) or None
+
+    @property
+    def view(self) -> View:
+        """The table as it was last seen; seen now where it never was. Raises ``StorageError``."""
+        if self._view is None:
+            self.refresh()
+        assert self._view is not None
+        return self._view
+
+    @property
+    def delta(self) -> DeltaTable:
+        """The handle, at the version that queries see."""
+        return self.view.delta
+
+    def look(self) -> Look:
+        """Ask what others have committed; changes nothing. Raises ``StorageError``."""
+        return self.replica.look()
+
+    def follow(self, look: Look) -> bool:
+        """See what a look has found; returns whether it was anything. Raises ``StorageError``, ``CatalogDamagedError``."""
+        changed = self.replica.follow(look)
+        self.reopen()
+        return changed
 
     def refresh(self) -> None:
-        """See what others have committed."""
-        with words(self.uri, "refresh"):
-            hearing(self._table.update_incremental)
-        self._check_version()
+        """See what others have committed: one LIST, where there is nothing new."""
+        self.follow(self.look())
 
-    def select(self, *conditions: str, also: Mapping[str, OpenTable[Any]] | None = None, tail: str = "") -> list[Row]:
-        """Rows that meet a SQL condition; tables in ``also`` may be named in it.
+    def reopen(self) -> None:
+        """Open the replica as it is now."""
+        version = self.replica.version
+        if self._view is not None and (self._view.delta.version(), self._view.path) == (version, self.replica.path):
+            return
+        first = self._view is None
+        self._view = self._opened(version)
+        self._check_version()
+        self._check_columns()
+        if first:
+            self.replica.directory.tidy({local_name(file.path) for file in self._view.files})
+
+    def _opened(self, version: int) -> View:
+        try:
+            return self._at(self.replica.path, version)
+        except (DeltaError, OSError):
+            # What is damaged is the copy, as far as anybody knows.
+            self.replica.begin_anew()
+            self.replica.follow(self.replica.look())
+        with words(self.uri, "open"):
+            return self._at(self.replica.path, self.replica.version)
+
+    def _at(self, path: Path, version: int) -> View:
+        return View(self.replica, DeltaTable(str(path), version=version), self.layout.key, path)
+
+    def at(self, version: int) -> View:
+        """The table at another version. Raises ``StorageError``: where the log no longer reaches so far."""
+        if version == self.version:
+            return self.view
+        kept = contextlib.ExitStack()
+        path = kept.enter_context(self.replica.scratch(version))
+        with words(self.uri, f"open version {version} of"):
+            view = self._at(path, version)
+        weakref.finalize(view, kept.close)
+        return view
+
+    def select(
+        self, *conditions: Where, also: Mapping[str, OpenTable[Any] | View] | None = None, tail: str = ""
+    ) -> list[Row]:
+        """Rows that meet a condition, all where there is none; tables in ``also`` may be named in it.
 
         Of several conditions any one will do, and a row that meets two comes twice: each finds its files by its own
         column, where an OR between columns would read them all.
         """
         name = self.kind.name
-        parts = " UNION ALL ".join(f"SELECT * FROM {name} WHERE {condition}" for condition in conditions)
-        return self.kind.rows(self.query(f"{parts} {tail}", also=also))
+        wanted = conditions or (EVERYTHING,)
+        parts = " UNION ALL ".join(f"SELECT * FROM {name} WHERE {condition}" for condition in wanted)
+        where = Where("", tuple(box for condition in wanted for box in condition.boxes))
+        return self.kind.rows(self.query(f"{parts} {tail}", where=where, also=also))
 
-    def query(self, sql: str, *, also: Mapping[str, OpenTable[Any]] | None = None) -> Any:
-        """Run SQL over this table (by its name) and ``also``; returns an Arrow table."""
-        return self.query_with(sql, {name: other.delta for name, other in (also or {}).items()})
+    def query(
+        self, sql: str, *, where: Where = EVERYTHING, also: Mapping[str, OpenTable[Any] | View] | None = None
+    ) -> Any:
+        """Run SQL over this table (by its name) and ``also``; returns an Arrow table.
 
-    def query_with(self, sql: str, also: Mapping[str, DeltaTable]) -> Any:
-        """The same beside tables of deltalake's own: this one at another version, for instance."""
-        return self.run(sql, {self.kind.name: self._table, **also})
+        Args:
+            where: what the rows of this table that count have to meet: other files are not fetched. ``sql`` says it again.
+        """
+        views = {name: other.view if isinstance(other, OpenTable) else other for name, other in (also or {}).items()}
+        return self.run(sql, {self.kind.name: self.view, **views}, {self.kind.name: where})
 
-    def run(self, sql: str, tables: Mapping[str, DeltaTable]) -> Any:
-        """Run SQL over tables by these names."""
+    def run(self, sql: str, views: Mapping[str, View], where: Mapping[str, Where] | None = None) -> Any:
+        """Run SQL over views by these names; ``where`` as of ``query``, by name."""
+        self._fetch(views, where or {})
+        try:
+            return _execute(sql, views)
+        except Exception as error:  # noqa: BLE001  (raised again, where another try would not help)
+            if not _of_a_file(error):
+                raise_in_words(error, self.uri, "query")
+            # A copy on this disk may be damaged, or taken away by another process meanwhile.
+            for view in views.values():
+                view.drop()
+            self._fetch(views, where or {})
         with words(self.uri, "query"):
-            return hearing(lambda: self._session.query(sql, tables))
+            return _execute(sql, views)
 
-    @property
-    def delta(self) -> DeltaTable:
-        """The open handle, at the version that queries see."""
-        return self._table
+    def _fetch(self, views: Mapping[str, View], where: Mapping[str, Where]) -> None:
+        for name, view in views.items():
+            try:
+                view.need(where.get(name, EVERYTHING))
+            except NotFoundError as error:
+                self._refuse_lacking(view, error)
 
-    def at(self, version: int) -> DeltaTable:
-        """A handle of its own at another version. Raises ``StorageError``: where the log no longer reaches so far."""
-        with words(self.uri, f"open version {version} of"):
-            return hearing(lambda: DeltaTable(self.uri, version=version, storage_options=self._options))
+    def _refuse_lacking(self, view: View, error: NotFoundError) -> None:
+        """A data file is not in the bucket. Raises ``CatalogDamagedError`` where the newest version still names it."""
+        name = str(error.key or "").removeprefix(view.replica.files.prefix)
+        view.replica.follow(view.replica.look())
+        newest = self._at(view.replica.path, view.replica.version)
+        if any(local_name(file.path) == name for file in newest.files):
+            raise damaged(
+                view.replica.files, "it is not there, and the log names it", name, newest.delta.version()
+            ) from None
+        raise StorageError(
+            f"version {view.delta.version()} of the catalog table {view.replica.files.uri} was cleaned up while it was read",
+            hint="Run the same command again.",
+            operation="read",
+        ) from None
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """What the newest commits say of themselves, newest first; None gives all that the log still has."""
-        with words(self.uri, "read the history of"):
-            return hearing(lambda: self._table.history(limit))
+        return [{**commit.info, "version": commit.version} for commit in self.replica.commits(limit)]
 
-    def files(self) -> list[DataFile]:
+    def files(self) -> Sequence[DataFile]:
         """The snapshot's data files."""
-        return data_files(self._table, self.layout.key)
+        return self.view.files
 
     def _check_version(self) -> None:
-        configured = self._table.metadata().configuration.get(SCHEMA_KEY, "1")
+        configured = self.delta.metadata().configuration.get(SCHEMA_KEY, "1")
         if configured.isdigit() and int(configured) > SCHEMA_VERSION:
             raise StorageError(
                 f"{self.uri} was written by a newer ursa (schema version {configured}, this one knows {SCHEMA_VERSION})",
@@ -117,7 +238,7 @@ class OpenTable(Generic[Row]):
     @property
     def lacking(self) -> list[str]:
         """Columns that this ursa counts on and the table has not."""
-        there = {field.name for field in self._table.schema().fields}
+        there = {field.name for field in self.delta.schema().fields}
         return [name for name in self.kind.columns if name not in there]
 
     @property
@@ -125,7 +246,7 @@ class OpenTable(Generic[Row]):
         """Whether the table is of before the rule of evidence: it can be read, and its proofs count as claims."""
         if self.lacking == [AUXILIARY_KEY]:
             return True
-        kinds: list[Any] = [field.type for field in self._table.schema().fields if field.name == "files"]
+        kinds: list[Any] = [field.type for field in self.delta.schema().fields if field.name == "files"]
         return any(MTIME not in [inner.name for inner in kind.element_type.fields] for kind in kinds)
 
     def refuse_dated(self) -> None:
@@ -153,25 +274,39 @@ class OpenTable(Generic[Row]):
             )
 
 
-def frozen_for(table: DeltaTable) -> str | None:
-    """The prefix that a snapshot is frozen for; None where it is not."""
-    return table.metadata().configuration.get(FROZEN_KEY) or None
+def _execute(sql: str, views: Mapping[str, View]) -> Any:
+    builder = QueryBuilder(SESSION)
+    for name, view in views.items():
+        builder.register(name, view.delta)
+    return builder.execute(sql).read_all()
+
+
+def _of_a_file(error: Exception) -> bool:
+    """Whether a query failed over a data file; DataFusion's errors have no class of their own on the Python side."""
+    return any(word in str(error) for word in ("Parquet error", "Object Store error", "IO error", "Object at location"))
 
 
 def data_files(table: DeltaTable, key: str) -> list[DataFile]:
-    """The data files of a snapshot; ``key`` is the column whose bounds they tell."""
+    """The data files of a snapshot; ``key`` is the column whose bounds they tell first of all."""
     actions = table.get_add_actions(flatten=True)
 
-    def column(name: str, default: object) -> list[Any]:
-        if name not in actions.column_names:
-            return [default] * actions.num_rows
-        return [default if value is None else value for value in actions.column(name).to_pylist()]
+    def column(name: str) -> list[Any]:
+        return actions.column(name).to_pylist() if name in actions.column_names else [None] * actions.num_rows
 
-    columns = [
-        column("path", ""),
-        column("size_bytes", 0),
-        column("num_records", 0),
-        column(f"min.{key}", ""),
-        column(f"max.{key}", ""),
+    bounds = {name: list(zip(column(f"min.{name}"), column(f"max.{name}"), strict=True)) for name in _BOUNDED}
+    rows = zip(column("path"), column("size_bytes"), column("num_records"), strict=True)
+    return [
+        DataFile(
+            path,
+            size_bytes or 0,
+            count or 0,
+            bounds[key][number][0] or "",
+            bounds[key][number][1] or "",
+            {name: found[number] for name, found in bounds.items() if _told(found[number])},
+        )
+        for number, (path, size_bytes, count) in enumerate(rows)
     ]
-    return [DataFile(*values) for values in zip(*columns, strict=True)]
+
+
+def _told(bounds: Iterable[str | datetime | None]) -> bool:
+    return all(value is not None for value in bounds)

@@ -21,7 +21,7 @@ from ursa.errors import StorageError
 from ursa.store import ObjectInfo, Store
 
 if TYPE_CHECKING:
-    from ursa.catalog.rewrite import TableFiles
+    from ursa.catalog.files import TableFiles
     from ursa.catalog.tables import CatalogTable
 
 RETENTION_DAYS = 90
@@ -266,7 +266,6 @@ def _proven(table: CatalogTable[Any], listed: Listed) -> int | None:
     if len(listed.checkpoints) < _KEPT_CHECKPOINTS or not any(number < newest for number in listed.commits):
         return None
     try:
-        # Reads the checkpoint whole.
-        return newest if table.at(newest).version() == newest else None
+        return newest if table.replica.reads_back(newest) else None
     except StorageError:
         return None

@@ -7,12 +7,10 @@ result is committed by compare-and-swap (``docs/decisions/005-layout-for-scale.m
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,85 +19,23 @@ from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from ursa.catalog.layout import DataFile
-from ursa.catalog.retention import CleanUpRefusedError
-from ursa.errors import StorageError
-from ursa.names import disk_name
-from ursa.store import NotFoundError, Store
-
-_SIDE_BY_SIDE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class TableFiles:
-    """A table's files as objects: ``prefix`` is the table's, and ends in a slash. ``clean_up``: told of each deletion by
-    age, None or why it was refused. ``admit``: called before each write, raises where the server may not be written to.
-    """
-
-    store: Store
-    prefix: str
-    clean_up: Callable[[CleanUpRefusedError | None], object] = str
-    admit: Callable[[], object] = str
-
-    def has_version(self, version: int) -> bool:
-        """Whether the log has this commit. Raises ``StorageError``."""
-        try:
-            self.store.head(f"{self.prefix}_delta_log/{version:020}.json")
-        except NotFoundError:
-            return False
-        return True
-
-    def commit_info(self, version: int) -> Mapping[str, Any]:
-        """What a commit says of itself; nothing where another tool made it so. Raises ``StorageError``."""
-        name = f"_delta_log/{version:020}.json"
-        try:
-            actions = [json.loads(line) for line in self.read(name).splitlines() if line.strip()]
-            return next((dict(action["commitInfo"]) for action in actions if "commitInfo" in action), {})
-        except (ValueError, TypeError) as error:
-            key = self.prefix + name
-            raise StorageError(f"can't read {self.store.uri}/{key}: {error}", key=key, operation="read") from None
-
-    def read(self, name: str) -> bytes:
-        """A file's content. Raises ``StorageError``."""
-        return self.store.read(self.prefix + name)[0]
-
-    def fetch(self, names: Iterable[str], to: Path) -> None:
-        """Copy files to a directory. Raises ``StorageError``."""
-
-        def one(name: str) -> None:
-            (to / name).write_bytes(self.read(name))
-
-        self._all(one, names)
-
-    def put(self, names: Iterable[str], source: Path) -> None:
-        """Copy new files from a directory. Raises ``StorageError``."""
-
-        def one(name: str) -> None:
-            data = (source / name).read_bytes()
-            self.store.put(self.prefix + name, data, sha256=hashlib.sha256(data).hexdigest(), if_absent=True)
-
-        self._all(one, names)
-
-    def delete(self, names: Iterable[str]) -> None:
-        """Delete files that no commit within the retention names. Raises ``StorageError``."""
-        self._all(lambda name: self.store.delete(self.prefix + name), names)
-
-    @staticmethod
-    def _all(action: Callable[[str], None], names: Iterable[str]) -> None:
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-            list(pool.map(action, names))
+from ursa.catalog.replica.directory import link
+from ursa.catalog.replica.log import local_name
+from ursa.catalog.replica.table import TableReplica
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """New files, which are in the bucket and in no commit yet, and the old ones in whose place they come."""
+    """New files, which lie in ``copy`` and are in no commit yet, and the old ones in whose place they come."""
 
+    copy: Path
     added: tuple[AddAction, ...]
     removed: tuple[RemoveAction, ...]
 
-    @property
-    def names(self) -> list[str]:
-        """The new files."""
-        return [action.path for action in self.added]
+    def bring(self, table: Path) -> None:
+        """Give the new files a place in another private table."""
+        for action in self.added:
+            link(self.copy / local_name(action.path), table / local_name(action.path))
 
     @property
     def actions(self) -> list[Any]:
@@ -107,22 +43,22 @@ class Rewritten:
         return [*self.added, *self.removed]
 
 
+@contextlib.contextmanager
 def rewrite(
-    where: TableFiles, schema: Schema, files: Sequence[DataFile], optimize: Callable[[DeltaTable], object]
-) -> Rewritten:
-    """Copy these files, ``optimize`` the copy, and put what came of it beside them. Needs as much disk for as long.
+    replica: TableReplica, schema: Schema, files: Sequence[DataFile], optimize: Callable[[DeltaTable], object]
+) -> Iterator[Rewritten]:
+    """``optimize`` a private table of these files, which are here; what came of it is there until this ends.
 
     Raises:
-        StorageError: the server failed. DeltaError, OSError: the copy did. Nothing is committed.
+        DeltaError, OSError: it failed. Nothing is committed.
     """
-    with tempfile.TemporaryDirectory(prefix="ursa-compact-") as directory:
-        copy, uri = Path(directory), disk_name(directory)
-        where.fetch([file.path for file in files], copy)
-        create_table_with_add_actions(uri, schema, [_known(file) for file in files])
-        optimize(DeltaTable(uri))
-        rewritten = _read_log(copy, {file.path: file for file in files})
-        where.put(rewritten.names, copy)
-    return rewritten
+    with replica.directory.scratch() as copy:
+        for file in files:
+            link(replica.path / local_name(file.path), copy / local_name(file.path))
+        (copy / "_delta_log").rmdir()
+        create_table_with_add_actions(str(copy), schema, [_known(file) for file in files])
+        optimize(DeltaTable(str(copy)))
+        yield _read_log(copy, {file.path: file for file in files})
 
 
 def _known(file: DataFile) -> AddAction:
@@ -141,4 +77,4 @@ def _read_log(copy: Path, old: dict[str, DataFile]) -> Rewritten:
         if add["path"] not in old and add["path"] not in gone
     )
     removed = tuple(RemoveAction(path, False, now, old[path].size_bytes, {}) for path in sorted(gone & old.keys()))
-    return Rewritten(added, removed)
+    return Rewritten(copy, added, removed)

@@ -19,7 +19,7 @@ from ursa.catalog.layout import overlapping
 from ursa.catalog.metadata import covers
 from ursa.catalog.reading import OpenTable
 from ursa.catalog.rows import ModalityRow, RecordingRow
-from ursa.catalog.where import by_rec_id, rec_ids_from_to
+from ursa.catalog.where import NOTHING, by_rec_id, rec_ids_from_to
 
 Standing = tuple[RecordingRow, tuple[ModalityRow, ...]]
 """How a recording stands in the catalog."""
@@ -166,10 +166,10 @@ def _look_up(catalog: Catalog, rec_ids: Sequence[str]) -> _Found:
 
 def _query(table: OpenTable[Any], names: Collection[str], *, names_all: bool) -> Any:
     """The rows of these recordings; where they are about all in their range, whatever is in it."""
-    where = "false"
+    where = NOTHING
     if names:
         where = rec_ids_from_to(names) if names_all else by_rec_id(names)
-    return table.query(f"SELECT * FROM {table.kind.name} WHERE {where}")
+    return table.query(f"SELECT * FROM {table.kind.name} WHERE {where}", where=where)
 
 
 def _places(table: Any, names: Collection[str]) -> dict[str, list[tuple[int, int]]]:

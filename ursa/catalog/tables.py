@@ -1,34 +1,39 @@
 """A Delta table: refresh, query, and commits of which exactly one of two writers wins.
 
-A write is a version compare-and-swap: refresh, look the key up, decide, commit with no retries. Any commit in between
-makes ours fail, and we refresh, look and decide again (``docs/decisions/001-compare-and-swap.md``).
+A write is a version compare-and-swap: look the key up, decide, make a commit of the version that follows, and put it if
+that version is absent. Any commit in between makes ours fail, and we look and decide again
+(``docs/decisions/001-compare-and-swap.md``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from deltalake import DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from ursa.catalog.arrow import TableKind
+from ursa.catalog.author import ATTEMPT_KEY, WRITER_ID, commit_properties
 from ursa.catalog.author import Author as Author  # where others import it from
-from ursa.catalog.author import commit_properties
+from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile, overlapping
 from ursa.catalog.reading import FROZEN_KEY, SCHEMA_KEY, OpenTable
+from ursa.catalog.replica.checkpoint import checkpoint, owed
+from ursa.catalog.replica.commit import HOOKS, Prepared, created, prepared, push
+from ursa.catalog.replica.directory import TableDirectory
 from ursa.catalog.retention import RETENTION_DAYS as RETENTION_DAYS
 from ursa.catalog.retention import CleanUpRefusedError, Clock, Listed, clean_up, list_table, local_time
-from ursa.catalog.rewrite import TableFiles, rewrite
+from ursa.catalog.rewrite import rewrite
 from ursa.catalog.rows import SCHEMA_VERSION
-from ursa.catalog.words import one_line, words
-from ursa.errors import StorageError, UnknownOutcomeError, UrsaError
+from ursa.catalog.where import Where
+from ursa.catalog.words import words
+from ursa.errors import StorageError, UrsaError
 
 Row = TypeVar("Row")
 
@@ -40,22 +45,14 @@ _CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",
     SCHEMA_KEY: str(SCHEMA_VERSION),
 }
-# By default every commit lists the whole log to see what is too old, and it has 90 days of them: see ``_maintain``.
-_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _GIVE_UP_AFTER_S = 120.0
-_PAUSE_S = 0.2
-_LISTED_WITHIN_S = 3600.0
-_OTHER_FAILURES = 3
+_REBASES = 5
+_TURN_S = 0.3
+"""A winner lets each of the other writers have a turn of up to so many seconds."""
 
 
 class LostRaceError(Exception):
-    """Another commit came in between: look again, decide again. ``through``: the version up to which our own commit was
-    looked for, and is not there; None where nobody looked.
-    """
-
-    def __init__(self, through: int | None = None) -> None:
-        super().__init__()
-        self.through = through
+    """Another commit came in between: it is seen now. Decide again."""
 
 
 class FrozenError(Exception):
@@ -64,96 +61,73 @@ class FrozenError(Exception):
 
 @dataclass(frozen=True)
 class Change(Generic[Row]):
-    """Rows to write; ``replacing`` is the SQL predicate of the rows that they replace, None to append.
+    """Rows to write; ``replacing`` is the condition of the rows that they replace, None to append.
 
     ``operation``: what is done, in a word for the history. ``operation_id``: the same for all commits of one
-    registration, so that the history shows them as one; "" where it has but this commit. ``op_id`` and ``attempt`` are
-    what the commit is known again by where its reply is lost; ``compare_and_swap`` sets them.
+    registration, so that the history shows them as one; "" where it has but this commit.
     """
 
     rows: Sequence[Row]
-    replacing: str | None
+    replacing: Where | None
     operation: str
     operation_id: str = ""
-    op_id: str = ""
-    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """An attempt at a commit that lost: its data file is in the bucket, and may serve the next one."""
+
+    change: Change[Any]
+    prepared: Prepared
 
 
 class CatalogTable(OpenTable[Row]):
-    """One table of a catalog, opened at a version and moved forward by ``refresh``. Not thread-safe.
+    """One table of a catalog, at a version and moved forward by ``refresh``. Not thread-safe."""
 
-    ``objects``: its data files as the store sees them; without it files are never merged.
-    """
-
-    def __init__(
-        self,
-        kind: TableKind[Row],
-        uri: str,
-        options: Mapping[str, str],
-        author: Author,
-        objects: TableFiles | None = None,
-    ) -> None:
-        super().__init__(kind, uri, options, author)
-        self._objects = objects
-        self._listed_at = time.time()
-
-    def refresh(self) -> None:
-        """See what others have committed. Raises ``StorageError``.
-
-        deltalake lists the log and, where it finds nothing new, reads the last checkpoint's name. Most often there is
-        nothing new, and a HEAD of the commit that would be the next one says so.
-        """
-        if not self._is_newest():
-            self._listed_at = time.time()
-            super().refresh()
-
-    def _is_newest(self) -> bool:
-        # The log of 90 days ago is deleted: a handle that slept so long would find no next commit, and believe it.
-        lately = 0 <= time.time() - self._listed_at < _LISTED_WITHIN_S
-        return lately and self._objects is not None and not self._objects.has_version(self.version + 1)
+    _won_at = float("-inf")
 
     @staticmethod
     def create(
-        kind: TableKind[Any], uri: str, options: Mapping[str, str], author: Author, operation_id: str = ""
-    ) -> None:
-        """Make the table where there is none; somebody else's being first is fine."""
-        with words(uri, "create"):
-            try:
-                DeltaTable.create(
-                    uri,
-                    kind.schema,
-                    mode="ignore",
-                    configuration=_CONFIGURATION,
-                    storage_options=dict(options),
-                    commit_properties=commit_properties(author, "create", uuid.uuid4().hex, operation_id=operation_id),
-                    raise_if_key_not_exists=False,
-                )
-            except DeltaError:
-                # Two first runs at once: what counts is that the table opens.
-                DeltaTable(uri, storage_options=dict(options))
+        kind: TableKind[Any],
+        uri: str,
+        files: TableFiles,
+        directory: TableDirectory,
+        author: Author,
+        operation_id: str = "",
+    ) -> bool:
+        """Make the table where there is none; returns whether this call made it. Raises ``StorageError``."""
+        about = commit_properties(author, "create", uuid.uuid4().hex, operation_id=operation_id)
 
-    def admit(self) -> None:
-        """Before a write: whether the server may be written to. Raises ``StorageError``."""
-        if self._objects is not None:
-            self._objects.admit()
+        def make(path: str) -> None:
+            DeltaTable.create(
+                path,
+                kind.schema,
+                configuration=_CONFIGURATION,
+                commit_properties=about,
+                post_commithook_properties=HOOKS,
+                raise_if_key_not_exists=False,
+            )
+
+        with directory.scratch() as made, words(uri, "create"):
+            return created(files, make, made)
 
     def set_frozen(self, prefix: str | None, operation: str = "") -> None:
-        """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``StorageError``."""
+        """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``LostRaceError``, ``StorageError``."""
         operation = operation or ("freeze" if prefix else "thaw")
-        self.admit()
-        with words(self.uri, operation):
-            self._table.alter.set_table_properties(
+        self._commit(
+            lambda table, about: table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
                 raise_if_not_exists=False,
-                commit_properties=commit_properties(self.author, operation, uuid.uuid4().hex),
-                post_commithook_properties=_HOOKS,
-            )
-        self.refresh()
+                commit_properties=about,
+                post_commithook_properties=HOOKS,
+            ),
+            operation,
+        )
 
     def compare_and_swap(self, decide: Callable[[], Change[Row] | None]) -> Change[Row] | None:
-        """Decide, commit; after a lost race refresh and do both again. ``decide`` queries this table and returns what to
-        write, or None for nothing. What it raises ends the attempt. Returns the very change that is in the table now,
-        which may be an earlier one than the last that was decided, or None.
+        """Decide, commit; after a lost race see what won and do both again. ``decide`` queries this table and returns what
+        to write, or None for nothing. What it raises ends the attempt. Returns the change that is in the table now, or
+        None.
 
         The snapshot at hand serves the first attempt: a commit on a stale one fails. A decision that ends without a
         commit is made again on a fresh one, since nothing else would notice.
@@ -163,42 +137,57 @@ class CatalogTable(OpenTable[Row]):
             UnknownOutcomeError: a commit's reply was lost, and the server does not tell whether it is there.
             StorageError: the server fails, or other writers are always faster.
         """
-        started = time.monotonic()
-        op_id, tries, looked, failures = uuid.uuid4().hex, list[Change[Row]](), self.version, 0
-        while True:
-            if tries:
-                # Nothing is decided anew before it is known that none of ours is there: a PUT may be late, not lost.
-                landed = self._find(op_id, looked)
-                if landed is not None:
-                    return self._written(tries[landed - 1])
-                looked = self.version
-            self._refuse_frozen()
-            change = self._decided(decide, fresh=bool(tries))
-            if change is None:
-                return None
-            tries.append(change)
-            looked = self.version
-            try:
-                self.commit(replace(change, op_id=op_id, attempt=len(tries)))
-                return self._written(change)
-            except LostRaceError as lost:
-                looked = lost.through or looked
-            except UnknownOutcomeError:
-                raise
-            except StorageError:
-                failures += 1
-                if failures >= _OTHER_FAILURES:
-                    raise
-            if time.monotonic() - started > _GIVE_UP_AFTER_S:
-                raise StorageError(
-                    f"can't write {self.uri}: other writers were faster {len(tries)} times in a row",
-                    hint="Nothing of this was written. Run the same command again.",
-                )
-            time.sleep(random.uniform(0, min(0.05 * 2 ** min(len(tries), 5), 1.0) + 0.5 * failures))
+        started, op_id, tries = time.monotonic(), uuid.uuid4().hex, 0
+        last: _Try | None = None
+        with contextlib.ExitStack() as scratches:
+            while True:
+                self._refuse_frozen()
+                change = self._decided(decide, fresh=tries > 0)
+                if change is None:
+                    return None
+                tries += 1
+                self._give_way()
+                attempt = self._attempt(change, op_id, tries, last, scratches)
+                if attempt is None:  # nothing to take away
+                    return change
+                if self._pushed(attempt):
+                    self._maintain()
+                    return change
+                last = _Try(change, attempt)
+                if time.monotonic() - started > _GIVE_UP_AFTER_S:
+                    raise StorageError(
+                        f"can't write {self.uri}: other writers were faster {tries} times in a row",
+                        hint="Nothing of this was written. Run the same command again.",
+                    )
+                time.sleep(random.uniform(0, min(0.02 * 2**tries, 0.2)))
 
-    def _written(self, change: Change[Row]) -> Change[Row]:
-        self._maintain()
-        return change
+    def _attempt(
+        self, change: Change[Row], op_id: str, number: int, last: _Try | None, scratches: contextlib.ExitStack
+    ) -> Prepared | None:
+        """The commit of a change onto the version that queries see, made or taken from the last attempt."""
+        if last is not None and change.replacing is None and change == last.change:
+            again = last.prepared.rebased(self.replica, number, ATTEMPT_KEY)
+            if again is not None:
+                return again
+        return self._prepared(change, op_id, number, scratches)
+
+    def _give_way(self) -> None:
+        """Who has just won waits for the others, who would lose to it again and again."""
+        lately = [writer for writer in self.replica.writers if writer]
+        others = len(set(lately) - {WRITER_ID})
+        if others and time.monotonic() - self._won_at < _TURN_S * others:
+            time.sleep(random.uniform(0, _TURN_S * others))
+
+    def _pushed(self, wanted: Prepared) -> bool:
+        """Put a commit; returns False where another was faster, which is seen then. Raises as ``push``."""
+        other = push(self.replica, wanted)
+        if other is None:
+            self._won_at = time.monotonic()
+        else:
+            # See the one that won, without asking what else there is: it is the newest as a rule.
+            self.replica.advance(other)
+        self.reopen()
+        return other is None
 
     def _decided(self, decide: Callable[[], Change[Row] | None], fresh: bool) -> Change[Row] | None:
         try:
@@ -221,103 +210,60 @@ class CatalogTable(OpenTable[Row]):
         """Commit onto the version that queries see, once: no rows and ``replacing`` takes rows away.
 
         Raises:
-            LostRaceError: somebody has committed since.
+            LostRaceError: another process has committed since.
             StorageError: it failed for another reason.
         """
+        with contextlib.ExitStack() as scratches:
+            wanted = self._prepared(change, uuid.uuid4().hex, 1, scratches)
+            if wanted is not None and not self._pushed(wanted):
+                raise LostRaceError
+
+    def _prepared(
+        self, change: Change[Row], op_id: str, attempt: int, scratches: contextlib.ExitStack
+    ) -> Prepared | None:
         self.refuse_dated()
-        op_id, count = change.op_id or uuid.uuid4().hex, len(change.rows)
-        about = commit_properties(
-            self.author,
-            change.operation,
-            op_id,
-            rows=count,
-            operation_id=change.operation_id,
-            attempt=change.attempt,
-        )
-        rows = self.kind.table(change.rows)
-        with self.committing(op_id, change.attempt):
-            if change.replacing is None:
-                write_deltalake(
-                    self._table,
-                    rows,
-                    mode="append",
-                    commit_properties=about,
-                    post_commithook_properties=_HOOKS,
-                    writer_properties=self.layout.writer(count),
-                )
+        count, rows = len(change.rows), self.kind.table(change.rows)
+        about = self._about(change.operation, op_id, rows=count, operation_id=change.operation_id, attempt=attempt)
+        replacing = change.replacing
+        options: dict[str, Any] = {"commit_properties": about, "post_commithook_properties": HOOKS}
+
+        def action(table: DeltaTable, _made: Path) -> None:
+            if replacing is None:
+                write_deltalake(table, rows, mode="append", writer_properties=self.layout.writer(count), **options)
             elif count:
-                write_deltalake(
-                    self._table,
-                    rows,
-                    mode="overwrite",
-                    predicate=change.replacing,
-                    commit_properties=about,
-                    post_commithook_properties=_HOOKS,
-                    writer_properties=self._rewriter(rows),
-                )
+                writer = self._rewriter(rows)
+                sql = str(replacing)
+                write_deltalake(table, rows, mode="overwrite", predicate=sql, writer_properties=writer, **options)
             else:
-                self._table.delete(
-                    change.replacing,
-                    self._rewriter(rows),
-                    commit_properties=about,
-                    post_commithook_properties=_HOOKS,
-                )
+                table.delete(str(replacing), self._rewriter(rows), **options)
 
-    @contextlib.contextmanager
-    def committing(self, op_id: str, attempt: int = 1) -> Iterator[None]:
-        """Around a commit that carries ``op_id`` and ``attempt`` and no retries.
+        files = [file for file in self.files() if replacing is not None and replacing.may_meet(file)]
+        with words(self.uri, "write"):
+            return scratches.enter_context(prepared(self.replica, self.version, files, action))
 
-        Raises:
-            LostRaceError: somebody has committed since the version that we saw.
-            UnknownOutcomeError: it failed, and the server does not tell whether it is there.
-            StorageError: it failed for another reason, and is not there.
-        """
-        self.admit()
-        before = self.version
-        try:
-            yield
-        except Exception as error:
-            # A lost reply is not a lost race: our commit may be there all the same.
-            landed = self._find(op_id, before)
-            if landed == attempt:
-                return
-            if landed is not None:
-                raise LostRaceError from None
-            if isinstance(error, CommitFailedError) and self.version > before:
-                raise LostRaceError(self.version) from None
-            # DataFusion's errors have no class of their own on the Python side.
-            if not isinstance(error, DeltaError | OSError) and type(error) is not Exception:
-                raise
-            raise StorageError(f"can't write {self.uri}: {one_line(error)}", operation="commit") from error
+    def _about(self, operation: str, op_id: str, **more: Any) -> Any:
+        before = self.replica.commit_here(self.version)
+        return commit_properties(self.author, operation, op_id, previous=before.sha256 if before else None, **more)
 
-    def _find(self, op_id: str, since: int) -> int | None:
-        """Refresh, and look for a commit of this operation after the version ``since``: which attempt it was, or None.
+    def _commit(
+        self,
+        action: Callable[[DeltaTable, Any], object],
+        operation: str,
+        operation_id: str = "",
+        bringing: Callable[[Path], object] = lambda _made: None,
+    ) -> None:
+        """A commit that is no change of rows. Raises ``LostRaceError``, and as ``push``."""
+        about = self._about(operation, uuid.uuid4().hex, operation_id=operation_id)
 
-        Raises ``UnknownOutcomeError`` where the server does not answer that for as long as a retry may take.
-        """
-        deadline = time.monotonic() + _GIVE_UP_AFTER_S
-        for turn in itertools.count():
-            try:
-                self.refresh()
-                commits = (self._about(version) for version in range(self.version, since, -1))
-                return next((int(it.get("ursa_attempt", 1)) for it in commits if it.get("ursa_op_id") == op_id), None)
-            except UrsaError as error:
-                if time.monotonic() > deadline:
-                    raise UnknownOutcomeError(
-                        f"not known whether this was registered; the same command finds out ({error.message})",
-                        hint="Run the same command again when the server answers (`ursa doctor`): what is registered is"
-                        " found, and nothing is registered twice.",
-                        operation="commit",
-                    ) from error
-            time.sleep(random.uniform(0.5, 1.0) * min(_PAUSE_S * 2 ** min(turn, 6), 10.0))
-        raise AssertionError
+        def act(table: DeltaTable, made: Path) -> None:
+            bringing(made)
+            action(table, about)
 
-    def _about(self, version: int) -> Mapping[str, Any]:
-        """What a commit says of itself. Raises ``StorageError``."""
-        if self._objects is None:
-            return self.history(self.version - version + 1)[-1]
-        # deltalake would keep every thread of this process waiting while it asks a server that does not answer.
-        return self._objects.commit_info(version)
+        with contextlib.ExitStack() as scratches:
+            with words(self.uri, operation):
+                wanted = scratches.enter_context(prepared(self.replica, self.version, [], act))
+            if wanted is not None and not self._pushed(wanted):
+                raise LostRaceError
 
     def _rewriter(self, rows: Any) -> WriterProperties:
         """For a commit that writes anew the files that ``rows`` go to, or any where there are none."""
@@ -325,7 +271,10 @@ class CatalogTable(OpenTable[Row]):
         return self.layout.writer(sum(file.rows for file in near))
 
     def _maintain(self) -> None:
-        """Merge small files now and then; that it fails is no error (somebody else does, or the next writer)."""
+        """Write a checkpoint that is owed, and merge small files now and then; that it fails is no error (another writer
+        does, or the next one).
+        """
+        self.write_checkpoint(only_owed=True)
         if self.version and self.version % SMALL_EVERY == 0:
             seldom = self.version % BIG_EVERY == 0
             with contextlib.suppress(LostRaceError, CleanUpRefusedError, UrsaError):
@@ -333,28 +282,33 @@ class CatalogTable(OpenTable[Row]):
                 if seldom:
                     self.clean_up()
 
+    def write_checkpoint(self, *, only_owed: bool = False) -> None:
+        """Write a checkpoint, or only where the newest one is far behind. That it fails is no error."""
+        if only_owed and not owed(self.replica):
+            return
+        with contextlib.suppress(UrsaError), words(self.uri, "checkpoint"):
+            checkpoint(self.replica)
+
     def listed(self, clock: Clock = local_time, below: str = "") -> Listed:
         """The table's objects by the server's clock, as ``retention.list_table`` says and raises."""
-        if self._objects is None:
-            raise CleanUpRefusedError(f"{self.uri} is open without its store")
-        return list_table(self._objects.store, self._objects.prefix, clock, below)
+        return list_table(self.replica.files.store, self.replica.files.prefix, clock, below)
 
     def clean_up(self, clock: Clock = local_time, *, dry_run: bool = False) -> int:
         """Delete what only versions past the retention need, of data and of the log; returns how many data files.
 
         Raises ``CleanUpRefusedError`` where there is no clock to go by, and ``StorageError``.
         """
-        return clean_up(self, self._objects, clock, dry_run=dry_run) if self._objects else 0
+        return clean_up(self, self.replica.files, clock, dry_run=dry_run)
 
     def tidy(self) -> None:
-        """Merge small files where there are some, and write a checkpoint: who opens the table reads each commit since
-        the last one twice. That it fails is no error.
+        """Merge small files where there are some, and write a checkpoint: who opens the table for the first time reads
+        each commit since the last one. That it fails is no error.
         """
         with contextlib.suppress(LostRaceError, UrsaError):
             if sum(file.size_bytes < self.layout.small_bytes for file in self.files()) > 1:
                 self.merge_files(self.layout.small_bytes)
-        with contextlib.suppress(UrsaError), words(self.uri, "checkpoint"):
-            self._table.create_checkpoint()
+        if self.version > self.replica.checkpoint:
+            self.write_checkpoint()
 
     def merge_files(self, below_bytes: int, operation_id: str = "") -> None:
         """Merge the files below this size into such of about this size. Raises as ``commit`` does."""
@@ -384,21 +338,27 @@ class CatalogTable(OpenTable[Row]):
         )
 
     def _rewrite(self, files: Sequence[DataFile], optimize: Callable[[DeltaTable], object], operation_id: str) -> None:
-        if self._objects is None:
-            return
-        schema = self._table.schema()
-        with words(self.uri, "compact"):
-            new = rewrite(self._objects, schema, files, optimize)
-        if not new.removed:
-            return
-        op_id = uuid.uuid4().hex
-        about = commit_properties(self.author, "compact", op_id, operation_id=operation_id)
-        try:
-            with self.committing(op_id):
-                self._table.create_write_transaction(
-                    new.actions, "append", schema, commit_properties=about, post_commithook_properties=_HOOKS
-                )
-        except LostRaceError:
-            self._objects.delete(new.names)
-            raise
-        self.refresh()
+        schema = self.delta.schema()
+        self.replica.need(files)
+        with words(self.uri, "compact"), rewrite(self.replica, schema, files, optimize) as new:
+            if not new.removed:
+                return
+            for _ in range(_REBASES):
+                with contextlib.suppress(LostRaceError):
+                    self._commit(
+                        lambda table, about: table.create_write_transaction(
+                            list(new.actions),
+                            "append",
+                            schema,
+                            commit_properties=about,
+                            post_commithook_properties=HOOKS,
+                        ),
+                        "compact",
+                        operation_id,
+                        new.bring,
+                    )
+                    return
+                # What came in between leaves it as it is, where all that it takes away is still there.
+                if not {action.path for action in new.removed} <= {file.path for file in self.files()}:
+                    break
+        raise LostRaceError

@@ -17,7 +17,7 @@ from ursa.catalog.compare import Key, Snapshot, Turn, by_recording, modality_key
 from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.tables import Change
-from ursa.catalog.where import any_of, by_rec_id
+from ursa.catalog.where import Where, any_of, by_rec_id
 from ursa.errors import StorageError
 
 READERS_S = 1.0
@@ -149,7 +149,7 @@ class Turning:
         rows = [row for found in other.values() for row in found.values()]
         return self._change(rows, any_of("rec_id", other) if other.keys() & there.keys() else None)
 
-    def _change(self, rows: Sequence[Any], replacing: str | None) -> Change[Any] | None:
+    def _change(self, rows: Sequence[Any], replacing: Where | None) -> Change[Any] | None:
         return Change(rows, replacing, "undo", self._operation_id) if rows or replacing else None
 
 

@@ -71,7 +71,6 @@ def plan_undo(catalog: Catalog, operation_id: str, look: Look = lambda _claims: 
     """
     with catalog.lock:
         # Where a rebuild has put another catalog in this one's place, the history is that one's.
-        catalog.refresh()
         commits = read_commits(catalog)
         _refuse_frozen(catalog)
         found = marked(operations(commits))
@@ -159,9 +158,8 @@ def missing_of(differing: Mapping[str, Turn], look: Look) -> tuple[str, ...]:
 
 def _as_planned(catalog: Catalog, plan: UndoPlan) -> Snapshot:
     """The catalog at the plan's versions, where it still takes the plan's rows to get there. Raises ``StorageError``."""
-    for table in _tables(catalog).values():
-        table.refresh()
-    if {catalog.home.pointer().prefix, catalog.pointer.prefix} != {plan.prefix}:
+    catalog.refresh()
+    if catalog.pointer.prefix != plan.prefix:
         raise _stopped("a rebuild has put another catalog in place since the undo was planned", "nothing was changed")
     _refuse_frozen(catalog)
     then = snapshot(catalog, plan.targets)

@@ -1,14 +1,14 @@
-"""deltalake's errors in the house's words."""
+"""deltalake's errors in the house's words. It works on this disk alone: the network has no part in them."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import NoReturn
 
 from deltalake.exceptions import DeltaError
 
-from ursa.catalog.stream import StreamError
 from ursa.errors import StorageError
 
 
@@ -17,22 +17,23 @@ def words(uri: str, operation: str) -> Iterator[None]:
     """Raise what deltalake raises as ``StorageError``: what was tried with which table, and why it failed."""
     try:
         yield
-    except (DeltaError, OSError, StreamError) as error:
-        full = "No space left" in str(error)
-        raise StorageError(
-            f"can't {operation} the catalog table {uri}: {one_line(error)}",
-            hint="Free some space on that disk, then run the same command again."
-            if full
-            else "Check the network and `ursa config show`, then run the same command again.",
-            operation=operation,
-        ) from error
-    except Exception as error:
-        # DataFusion's errors have no class of their own on the Python side.
-        if type(error) is not Exception:
-            raise
-        raise StorageError(
-            f"can't {operation} the catalog table {uri}: {one_line(error)}", operation=operation
-        ) from error
+    except Exception as error:  # noqa: BLE001  (raised again, whatever it is)
+        raise_in_words(error, uri, operation)
+
+
+def raise_in_words(error: Exception, uri: str, operation: str) -> NoReturn:
+    """Raise an error of deltalake's as ``StorageError``, and any other as it is."""
+    # DataFusion's errors have no class of their own on the Python side.
+    if not isinstance(error, DeltaError | OSError) and type(error) is not Exception:
+        raise error
+    full = "No space left" in str(error)
+    raise StorageError(
+        f"can't {operation} the catalog table {uri}: {one_line(error)}",
+        hint="Free some space on the disk of the cache directory (`ursa cache path`), then run the same command again."
+        if full
+        else None,
+        operation=operation,
+    ) from error
 
 
 def one_line(error: BaseException) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ursa.beside import each
 from ursa.catalog._pointer import no_pointer, read_pointer
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.tables import CatalogTable
 from ursa.doctor.patient import Patient
 from ursa.doctor.results import Finding, ok, warn
+from ursa.doctor.roles import PROBE_DIR
 
 MANY_FILES = 100
 """Data files of one table. A writer compacts every 20 commits, so more mean that nobody's compaction gets through."""
@@ -37,9 +38,7 @@ def catalog(patient: Patient) -> Finding:
         if patient.is_local:
             return ok("none yet; made on first use")
         raise no_pointer(home.store, home.assets_prefix, patient.profile.name)
-    options = home.options()
-    # One after another: a pool's threads would keep a process from ending when the server hangs.
-    tables = [_open(home, kind, pointer.prefix, options) for kind in KINDS]
+    tables = each(lambda kind: _open(home, kind, pointer.prefix), KINDS)
     return judge_clean_up(judge(tables, pointer.prefix, patient.profile.name), patient.clean_up_refused)
 
 
@@ -78,17 +77,13 @@ def uploads(patient: Patient) -> Finding:
     if old:
         mend = f"`ursa gc-uploads --older-than {days}d --profile {patient.profile.name}`, unless somebody will re-run them."
         return warn(f"{len(old)} begun over {days} days ago and not completed, such as {old[0].key}", mend)
-    return ok(f"none older than {days} days" + (f"; {len(found)} in progress" if found else ""))
+    # The doctor's own upload is of this very minute.
+    begun = [item for item in found if not item.key.startswith(patient.profile.raw.prefix + PROBE_DIR)]
+    return ok(f"none older than {days} days" + (f"; {len(begun)} in progress" if begun else ""))
 
 
-def _open(home: CatalogHome, kind: TableKind[Any], prefix: str, options: Mapping[str, str]) -> _Table:
-    uri = home.table_uri(prefix, kind.name)
-    table = CatalogTable(kind, uri, options, home.author)
-    rows = table.query(f"SELECT count(*) AS n FROM {kind.name}")["n"].to_pylist()[0]
-    return _Table(kind.name, table.version, rows, _data_files(uri, options), table.frozen)
-
-
-def _data_files(uri: str, options: Mapping[str, str]) -> int:
-    from deltalake import DeltaTable
-
-    return len(DeltaTable(uri, storage_options=dict(options)).file_uris())
+def _open(home: CatalogHome, kind: TableKind[Any], prefix: str) -> _Table:
+    table = CatalogTable(kind, home.table_uri(prefix, kind.name), home.replica(prefix, kind.name), home.author)
+    table.refresh()
+    files = table.files()
+    return _Table(kind.name, table.version, sum(file.rows for file in files), len(files), table.frozen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -33,7 +34,8 @@ def diagnose(
 
     Args:
         config_path, config: as of ``DataInterface``.
-        on_probe: called with each result as it comes, in this thread.
+        on_probe: called in this thread with each result, in the same order every time, as soon as those before it are
+            known: what does not depend on each other is probed side by side.
     """
     patient: Patient | None = None
     problem: ConfigError | None = None
@@ -46,7 +48,7 @@ def diagnose(
         Probe("config", partial(house.config, patient, problem, config_path)),
         *(_of_profile(patient) if patient else _unasked()),
         Probe("disk", partial(house.disk, patient.profile if patient else None)),
-        *(probe for path in paths for probe in _of_path(Path(path), patient.profile if patient else None)),
+        *_of_paths([Path(path) for path in paths], patient.profile if patient else None),
     ]
     try:
         return run_all(probes, on_probe or _nobody, patient.hide if patient else str)
@@ -99,7 +101,22 @@ def _of_profile(patient: Patient) -> list[Probe]:
 def _of_role(patient: Patient, role: Role, needs: tuple[str, ...]) -> Probe:
     trace = roles.Trace()
     run: Callable[[], Finding] = partial(roles.role, patient, role, trace)
-    return Probe(f"role {role}", run, needs=needs, limit_s=_OP_S, left=trace.words)
+    return Probe(f"role {role}", run, needs=needs, limit_s=_OP_S, left=trace.words, after=_roles_before(patient, role))
+
+
+def _roles_before(patient: Patient, role: Role) -> tuple[str, ...]:
+    """Whoever lists a bucket must not see what another role's probe writes there; in a directory, nor its removal."""
+    disturbing = ROLES[: ROLES.index(role)] if patient.is_local else (role.replace("_rw", "_ro"),)
+    return tuple(f"role {other}" for other in disturbing if other != role)
+
+
+def _of_paths(paths: list[Path], profile: Profile | None) -> list[Probe]:
+    """One path after another, and one probe of it: two that read from one NAS would measure each other."""
+    probes: list[Probe] = []
+    for path in paths:
+        for probe in _of_path(path, profile):
+            probes.append(replace(probe, after=tuple(before.name for before in probes[-1:])))
+    return probes
 
 
 def _of_path(path: Path, profile: Profile | None) -> list[Probe]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ursa.access import Access
 from ursa.catalog.home import CatalogHome
 from ursa.catalog.retention import refused_since
-from ursa.config import BucketRef, Role
+from ursa.config import BucketRef, Config, Role
 from ursa.credentials import Credentials, CredentialsProvider, provider_for
 from ursa.store import Store
 from ursa.store.retry import RetryingStore, RetryPolicy
@@ -23,11 +25,20 @@ if TYPE_CHECKING:
 
 _SESSIONS = ("OP_SESSION", "OP_SERVICE_ACCOUNT_TOKEN")
 _SHORTEST_MASKED = 6  # characters; what is shorter is no key, and would mask half a message
-_ASKED = 5
+_ASKED = 3  # the first one connects; of the others the median is the slower one
 
 
 class Patient(Access):
-    """An ``Access`` whose stores are asked for by role. Retries are few: a doctor tells, and does not wait."""
+    """An ``Access`` whose stores are asked for by role. Retries are few: a doctor tells, and does not wait.
+
+    Probes run side by side, so that what they share is made under a lock.
+    """
+
+    def __init__(self, profile: str, config_path: Path | str | None, *, config: Config | None = None) -> None:
+        super().__init__(profile, config_path, config=config)
+        self._held: set[str] = set()
+        self._making = threading.Lock()
+        self._by_role: dict[Role, ProbeStore] = {}
 
     def bucket(self, role: Role) -> BucketRef:
         """The bucket and prefix that a role is for."""
@@ -42,7 +53,10 @@ class Patient(Access):
         """The role's bucket on a server, with the questions that only a doctor asks."""
         from ursa.doctor.s3_probe import ProbeStore
 
-        return ProbeStore(*self._s3_parts(self.bucket(role).bucket, role))
+        with self._making:
+            if role not in self._by_role:
+                self._by_role[role] = ProbeStore(*self._s3_parts(self.bucket(role).bucket, role))
+            return self._by_role[role]
 
     def conduct(self, role: Role) -> Conduct | None:
         """How the server of a writing role's bucket treats conditions and checksums: asked now, whatever is noted.
@@ -63,7 +77,8 @@ class Patient(Access):
     @property
     def home(self) -> CatalogHome:
         """The catalog's home, where looking makes nothing."""
-        return replace(self._home, create=False)
+        with self._making:
+            return replace(self._home, create=False)
 
     @property
     def clean_up_refused(self) -> tuple[datetime, str] | None:
@@ -73,7 +88,8 @@ class Patient(Access):
     @property
     def credentials(self) -> CredentialsProvider:
         """Where the roles' secrets come from."""
-        return self._credentials
+        with self._making:
+            return self._credentials
 
     @cached_property
     def answers(self) -> list[Answer]:
@@ -92,10 +108,6 @@ class Patient(Access):
             if len(secret) >= _SHORTEST_MASKED:
                 text = text.replace(secret, "***")
         return text
-
-    @cached_property
-    def _held(self) -> set[str]:
-        return set()
 
     @cached_property
     def _credentials(self) -> CredentialsProvider:

@@ -14,13 +14,15 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ursa.beside import at_once
 from ursa.config import Role
 from ursa.doctor.patient import Patient
 from ursa.doctor.results import Finding, fail, failed, ok, warn
 from ursa.errors import CredentialsError, UrsaError
-from ursa.store import NoSuchUploadError, NotFoundError, PreconditionFailedError, Store
+from ursa.store import NoSuchUploadError, NotFoundError, Part, PreconditionFailedError, Store
 
 PROBE_DIR = ".ursa-doctor/"
 _MEND_CONDITIONS = (
@@ -116,17 +118,21 @@ def _writes(store: Store, prefix: str, trace: Trace, *, parts: bool) -> None:
     key = f"{prefix}{PROBE_DIR}{_host()}-{secrets.token_hex(6)}"
     with _deleted(store, key, trace):
         first = _first(store, key, trace)
-        _expect(store, key, b"ursa doctor 1", "gives back other bytes than were written")
-        second = _rewritten(store, key, first)
-        _must_refuse("If-Match of an older ETag", lambda: _put(store, key, b"ursa doctor 3", if_match=first))
-        _expect(store, key, b"ursa doctor 2", "refused a write and did it all the same")
-        if parts:
-            _sends_parts(store, key)
-        if store.head(key).etag != second:
+        rewrites = partial(_rewrites, store, key, first)
+        second = _beside_parts(store, key, rewrites) if parts else rewrites()
+        if _expect(store, key, b"ursa doctor 2", "refused a write and did it all the same") != second:
             raise _BrokenError("the probe object's ETag changed by itself", _MEND_CONDITIONS)
     if _is_there(store, key):
         trace.key = key
         raise _BrokenError("a deleted object is still there", "Look at the bucket's versioning, locks and lifecycle.")
+
+
+def _rewrites(store: Store, key: str, first: str) -> str:
+    """Read the object back, replace it under If-Match, then try under the ETag that is stale now; returns its new one."""
+    _expect(store, key, b"ursa doctor 1", "gives back other bytes than were written")
+    second = _rewritten(store, key, first)
+    _must_refuse("If-Match of an older ETag", lambda: _put(store, key, b"ursa doctor 3", if_match=first))
+    return second
 
 
 @contextlib.contextmanager
@@ -171,14 +177,15 @@ def _rewritten(store: Store, key: str, etag: str) -> str:
         raise _BrokenError(words, "Try again; if it stays so, find the server or proxy that changes ETags.") from None
 
 
-def _sends_parts(store: Store, key: str) -> None:
-    """A multipart upload over the probe object: a part arrives, completing it is refused, aborting drops it."""
-    body = b"ursa doctor part"
+def _beside_parts(store: Store, key: str, rewrites: Callable[[], str]) -> str:
+    """A multipart upload over the probe object: a part arrives, completing it is refused, aborting drops it.
+
+    The part goes beside ``rewrites``, whose result is returned. Completing waits for them: R2 takes one write a second to
+    a key.
+    """
     upload_id = store.create_upload(key)
     try:
-        part = store.upload_part(key, upload_id, 1, body, md5=hashlib.md5(body, usedforsecurity=False).hexdigest())
-        if [item.number for item in store.list_parts(key, upload_id)] != [1]:
-            raise _BrokenError("a part that was sent is not listed", "Resuming would not work: ask the server's admin.")
+        second, part = at_once(rewrites, partial(_sent_part, store, key, upload_id))
         _must_refuse(
             "If-None-Match: * on CompleteMultipartUpload",
             lambda: store.complete_upload(key, upload_id, [part], if_absent=True),
@@ -188,6 +195,15 @@ def _sends_parts(store: Store, key: str) -> None:
     with contextlib.suppress(NoSuchUploadError, NotFoundError):
         store.list_parts(key, upload_id)
         raise _BrokenError("an aborted multipart upload is still there", "`ursa gc-uploads --older-than 0s`")
+    return second
+
+
+def _sent_part(store: Store, key: str, upload_id: str) -> Part:
+    body = b"ursa doctor part"
+    part = store.upload_part(key, upload_id, 1, body, md5=hashlib.md5(body, usedforsecurity=False).hexdigest())
+    if [item.number for item in store.list_parts(key, upload_id)] != [1]:
+        raise _BrokenError("a part that was sent is not listed", "Resuming would not work: ask the server's admin.")
+    return part
 
 
 def _must_refuse(condition: str, write: Callable[[], object]) -> None:
@@ -205,9 +221,12 @@ def _put(store: Store, key: str, body: bytes, *, if_absent: bool = False, if_mat
     return store.put(key, body, sha256=digest, if_absent=if_absent, if_match=if_match).etag
 
 
-def _expect(store: Store, key: str, body: bytes, otherwise: str) -> None:
-    if store.read(key)[0] != body:
+def _expect(store: Store, key: str, body: bytes, otherwise: str) -> str:
+    """Read the probe object, which must be ``body``; returns its ETag."""
+    data, info = store.read(key)
+    if data != body:
         raise _BrokenError(f"the server {otherwise}", "Do not ingest here. Ask whoever runs the server.")
+    return info.etag
 
 
 def _tidy(patient: Patient, name: Role) -> None:

@@ -64,7 +64,7 @@ def back(home: CatalogHome, look: Look, *, dry_run: bool = False, drop_lost: boo
         ConflictError: a rebuild is under way, or the pointer was changed meanwhile.
         StorageError: a server fails, or nobody can tell any more what was registered since. Typed again, it goes on.
     """
-    live = Catalog.open(home)
+    live = Catalog.named_now(home)
     pointer = live.pointer
     if pointer.previous is None:
         raise UsageError(
@@ -166,7 +166,7 @@ def _fence(home: CatalogHome, live: Catalog, old: Catalog) -> None:
 
 def _carry(live: Catalog, old: Catalog, rec_ids: Collection[str], fenced: Callable[[], object]) -> None:
     """The rows that readers see of these recordings, and every participant."""
-    participants = live.participants.select("true")
+    participants = live.participants.select()
     rows = see(live, snapshot(live), rec_ids)
     modalities = {name: rows[name].modalities if name in rows else () for name in rec_ids}
     recordings = {name: rows[name].recordings if name in rows else () for name in rec_ids}

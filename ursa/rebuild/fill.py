@@ -19,7 +19,7 @@ Fence = Callable[[], object]
 def copy_participants(old: Catalog, new: Catalog, fence: Fence) -> None:
     """Every participant's row as it is in the live catalog."""
     old.participants.refresh()
-    rows = old.participants.select("true")
+    rows = old.participants.select()
 
     def change() -> Change[ParticipantRow] | None:
         fence()
@@ -31,7 +31,7 @@ def copy_participants(old: Catalog, new: Catalog, fence: Fence) -> None:
 
 def with_participants(new: Catalog, rows: Sequence[ParticipantRow], operation: str) -> Change[ParticipantRow] | None:
     """The commit that gives it these rows; None where it has them."""
-    there = {row.participant_id: row for row in new.participants.select("true")}
+    there = {row.participant_id: row for row in new.participants.select()}
     other = [row for row in rows if there.get(row.participant_id) != row]
     known = any(row.participant_id in there for row in other)
     predicate = any_of("participant_id", [row.participant_id for row in other]) if known else None

@@ -125,7 +125,7 @@ def abort(home: CatalogHome) -> str | None:
     """
     state = State(home.store, home.assets_prefix)
     started = state.started()
-    old = EarlyCatalog.open(home)
+    old = EarlyCatalog.named_now(home)
     if started is not None and started.prefix == old.pointer.prefix:
         # Killed between the flip and its own end: there is nothing to give up.
         state.end(started.prefix)

@@ -12,9 +12,8 @@ from typing import Protocol
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.early import EarlyCatalog
-from ursa.catalog.home import KINDS, CatalogHome
+from ursa.catalog.home import CatalogHome
 from ursa.catalog.rows import ModalityRow, RecordingRow
-from ursa.catalog.tables import CatalogTable
 from ursa.errors import InvalidRecordingError, MissingFilesError, StorageError, named
 from ursa.events import HashCallback, HashPhase, HashProgress
 from ursa.manifest import check_rec_id
@@ -118,7 +117,7 @@ def rebuild(
         ConflictError: the pointer was changed by somebody else meanwhile. Nothing was flipped.
         StorageError: a server fails; the same call goes on.
     """
-    run = _Run(site, EarlyCatalog.open(site.home), callback, State(site.home.store, site.home.assets_prefix))
+    run = _Run(site, EarlyCatalog.named_now(site.home), callback, State(site.home.store, site.home.assets_prefix))
     if dry_run:
         _fill(run, _everything(run))
         return _result(run, "", flipped=False, dry_run=True)
@@ -172,9 +171,7 @@ def _begin(run: _Run) -> Started:
 def _new_catalog(run: _Run, started: Started) -> None:
     """Open the catalog that is being filled, with the participants copied, and read what is done of it."""
     home = run.site.home
-    home.admit()
-    for kind in KINDS:
-        CatalogTable.create(kind, home.table_uri(started.prefix, kind.name), home.options(), home.author)
+    home.create_tables(started.prefix)
     run.new = Catalog(home, Pointer(started.prefix, "", "", started.previous))
     run.fence = _fence(run, started)
     fill.copy_participants(run.old, run.new, run.fence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ from ursa.recording import LocalFile, clean_participant, scan_recording
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.decide import Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
-from ursa.register.memory import Memory, source_of
+from ursa.register.memory import Memory, Remembering, source_of
 from ursa.register.planning import (
     Context,
     Options,
@@ -53,8 +53,9 @@ from ursa.register.services import Services
 from ursa.register.sidecars import disk_participant, judge, local_sidecars, plan_sidecars, settled
 from ursa.store import NotFoundError, ObjectInfo, OpenUpload
 from ursa.transfer.digest import Digest
+from ursa.transfer.items import Compare, Finished, Uploaded, UploadEvent, UploadItem
 from ursa.transfer.parts import SINGLE_PUT_BYTES
-from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
+from ursa.transfer.upload import upload
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     context = _context(services, request, progress)
     prefix = f"{services.raw_prefix}{local.rec_id}/"
     with ThreadPoolExecutor(1) as beside:
-        objects = beside.submit(lambda: list_recording(services.raw, prefix))
+        objects = beside.submit(lambda: _listed(services, prefix))
         standing = _standing(services.catalog, request)
         listing = objects.result()
     rows = standing.rows
@@ -174,6 +175,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
         proven=_upgrade(standing, proven) if merging else None,
     )
+
+
+def _listed(services: Services, prefix: str) -> Listing:
+    """The first round trip: it tells how many requests the files will need in flight."""
+    with services.engine.window.timed():
+        return list_recording(services.raw, prefix)
 
 
 def _context(services: Services, request: Request, progress: Progress) -> Context:
@@ -386,29 +393,37 @@ def _compare(services: Services) -> Compare:
     return compare
 
 
-def _remembering(memory: Memory, progress: Progress) -> Callable[[UploadEvent], None]:
-    """Tells progress; and each file that was read is remembered as soon as it has ended."""
+def _uploaded(
+    services: Services,
+    items: Sequence[UploadItem],
+    open_uploads: Mapping[str, Sequence[OpenUpload]],
+    progress: Progress,
+    memory: Memory,
+) -> list[Uploaded]:
+    """Send; progress is told, and each file that was read is remembered."""
+    with Remembering(memory) as remembering:
 
-    def told(event: UploadEvent) -> None:
-        if isinstance(event, Finished):
-            memory.remember(event.result.item.file.path, event.result.digest, [event.result.etag])
-        progress.moved(event)
+        def told(event: UploadEvent) -> None:
+            if isinstance(event, Finished):
+                result = event.result
+                remembering.read(result.item.file.path, result.digest, result.etag)
+            progress.moved(event)
 
-    return told
+        return upload(
+            services.engine,
+            services.raw,
+            items,
+            stop=services.stop,
+            open_uploads=open_uploads,
+            compare=_compare(services),
+            on_event=told,
+        )
 
 
 def _send(services: Services, files: Sequence[PlannedFile], progress: Progress, memory: Memory) -> dict[str, Uploaded]:
     """Step 5. Path → what became of it."""
     items = [_item(file) for file in files if file.sends]
-    results = upload(
-        services.engine,
-        services.raw,
-        items,
-        stop=services.stop,
-        open_uploads=_open_uploads(services, items),
-        compare=_compare(services),
-        on_event=_remembering(memory, progress),
-    )
+    results = _uploaded(services, items, _open_uploads(services, items), progress, memory)
     return {result.item.file.path: result for result in results}
 
 
@@ -436,15 +451,7 @@ def _send_sidecars(
     sent: list[Uploaded] = []
     for sidecar in (item for item in plan.sidecars if item.sends):
         try:
-            sent += upload(
-                services.engine,
-                services.raw,
-                [_item(sidecar)],
-                stop=services.stop,
-                open_uploads={},
-                compare=_compare(services),
-                on_event=_remembering(memory, progress),
-            )
+            sent += _uploaded(services, [_item(sidecar)], {}, progress, memory)
         except ObjectConflictError:
             # Another one arrived meanwhile: does ours stand back?
             info = services.raw.head(sidecar.key)

@@ -112,9 +112,9 @@ class BackfillResult(BackfillPlan):
 
 def participants_overview(catalog: Catalog) -> ParticipantsOverview:
     """Everybody whom the participants table or a recording names."""
-    # Recordings first: a participant's row is written before the recording that names it.
-    recordings = catalog.list_recordings()
-    names = {row.participant_id: row.display_name for row in catalog.list_participants()}
+    with catalog.snapshot():
+        recordings = catalog.list_recordings()
+        names = {row.participant_id: row.display_name for row in catalog.list_participants()}
     of: dict[str, list[RecordingRow]] = {key: [] for key in names}
     for row in recordings:
         for key in dict.fromkeys(row.participant_ids):

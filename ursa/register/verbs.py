@@ -23,7 +23,7 @@ from ursa.catalog.metadata import (
 )
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import Change
-from ursa.catalog.where import any_of, literal, these_modalities
+from ursa.catalog.where import any_of, these_modalities
 from ursa.errors import (
     ConflictError,
     RecordingExistsError,
@@ -210,7 +210,7 @@ def register_recording(catalog: Catalog, wanted: Given, policy: OnConflict) -> R
         outcome[:] = [row]
         if row == own:
             return None
-        replacing = None if own is None else f"rec_id = {literal(row.rec_id)}"
+        replacing = None if own is None else any_of("rec_id", [row.rec_id])
         return Change([row], replacing, f"register_recording:{policy}")
 
     return _written(catalog, lambda after: catalog.recordings.compare_and_swap(lambda: change(after)), outcome)
@@ -298,7 +298,7 @@ def _cover(catalog: Catalog, modality: ModalityRow) -> Change[RecordingRow] | No
     if covered is None or key in covered:
         return None
     metadata = {**own.metadata, WORKERS_KEY: json.dumps(sorted({*covered, key}), ensure_ascii=False)}
-    return Change([replace(own, metadata=metadata)], f"rec_id = {literal(own.rec_id)}", "register_modality:recording")
+    return Change([replace(own, metadata=metadata)], any_of("rec_id", [own.rec_id]), "register_modality:recording")
 
 
 def _existing(catalog: Catalog, recording: RecordingRow, wanted: ModalityRow) -> ModalityRow | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ursa_cli import catalog_view, rebuild_view, typed
-from ursa_cli.options import command_app, shared
+from ursa_cli.options import Offline, command_app, shared
 from ursa_cli.session import Session
 
 app = command_app(no_args_is_help=True, help="Make, look into and mend the catalog.")
@@ -73,6 +73,7 @@ def location(session: Session) -> None:
 def history(
     session: Session,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="The newest N operations.")] = 50,
+    offline: Offline = False,
 ) -> None:
     """Say who did what to the catalog when, newest first; it reaches 90 days back.
 
@@ -89,7 +90,7 @@ def history(
     Exit status:
       0  printed    1  the server failed    2  no catalog, usage or configuration    4  credentials
     """
-    catalog_view.operations(session, session.data().catalog_history(limit))
+    catalog_view.operations(session, session.data(offline=offline).catalog_history(limit))
 
 
 @app.command()

@@ -55,7 +55,8 @@ def download(
     from ursa import RecordingNotFoundError
 
     data = session.data(transfers=transfers)
-    found = data.query(recording_hash=[data.resolve(rec).recording_hash for rec in recs], modalities=modality)
+    with data.snapshot():
+        found = data.query(recording_hash=[data.resolve(rec).recording_hash for rec in recs], modalities=modality)
     if not found.modalities:
         wanted = f" {', '.join(modality)}" if modality else ""
         raise RecordingNotFoundError(

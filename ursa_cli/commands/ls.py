@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli.options import command_app, shared
+from ursa_cli.options import Offline, command_app, shared
 from ursa_cli.render import duration, size, when
 from ursa_cli.session import Session
 from ursa_cli.show_view import modality_names, summary
@@ -28,6 +28,7 @@ def ls(
     modality: Annotated[
         list[str] | None, typer.Option(metavar="M", help="eeg, or one worker: eeg_a; repeatable.")
     ] = None,
+    offline: Offline = False,
 ) -> None:
     """List recordings in the catalog, by date.
 
@@ -42,7 +43,9 @@ def ls(
       0  listed, also when there is nothing to list
       1  the server or the catalog failed    2  usage or configuration    4  credentials
     """
-    found = session.data().overview(since=since, until=until, participants=participant, modalities=modality)
+    found = session.data(offline=offline).overview(
+        since=since, until=until, participants=participant, modalities=modality
+    )
     session.remember([item.recording.rec_id for item in found])
     for item in found:
         session.out.record("recording", **summary(item))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ursa_cli import participants_view
-from ursa_cli.options import command_app, shared
+from ursa_cli.options import Offline, command_app, shared
 from ursa_cli.session import Session
 
 app = command_app(no_args_is_help=True, help="List participants, or attach names that the bucket knows.")
@@ -15,7 +15,7 @@ app = command_app(no_args_is_help=True, help="List participants, or attach names
 
 @app.command("list")
 @shared
-def list_(session: Session) -> None:
+def list_(session: Session, offline: Offline = False) -> None:
     """List participants: id, name, how many recordings, the dates of the first and the last one.
 
     Ids that recordings name and that have no name in the catalog come last, and are marked.
@@ -30,7 +30,7 @@ def list_(session: Session) -> None:
       0  listed, also when there is nobody to list
       1  the server or the catalog failed    2  usage or configuration    4  credentials
     """
-    participants_view.listing(session)
+    participants_view.listing(session, offline=offline)
 
 
 @app.command()

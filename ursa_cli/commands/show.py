@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ursa_cli import show_view
-from ursa_cli.options import command_app, shared
+from ursa_cli.options import Offline, command_app, shared
 from ursa_cli.session import Session
 
 app = command_app()
@@ -22,6 +22,7 @@ def show(
         typer.Argument(metavar="REC", help="rec_id, recording_hash, or a unique prefix of one."),
     ],
     files: Annotated[bool, typer.Option("--files", help="Also list every file with its sha256 and evidence.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Show one recording: times, participants, nodes, modalities, files.
 
@@ -39,7 +40,7 @@ def show(
       0  shown    1  no such recording, or the server failed
       2  usage, configuration, or several recordings have that prefix    4  credentials
     """
-    data = session.data()
-    (item,) = data.overview(data.resolve(rec).recording_hash)
+    with session.data(offline=offline).snapshot() as data:
+        (item,) = data.overview(data.resolve(rec).recording_hash)
     session.remember([item.recording.rec_id])
     show_view.show(session, item, files=files)

@@ -1,0 +1,1 @@
+"""The replica: the catalog at hand. deltalake opens nothing else."""

@@ -1,0 +1,50 @@
+"""Checkpoints: made in a scratch, from commits that were read from the bucket or that it has acknowledged.
+
+One that was made of a commit which lost its race would make the loser's rows real for every reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from deltalake import DeltaTable
+
+from ursa.catalog.replica.directory import link, names_in
+from ursa.catalog.replica.log import HINT, LOG, checkpoints_in
+from ursa.catalog.replica.table import TableReplica, hint_version
+from ursa.store import PreconditionFailedError
+
+OWED_AFTER = 10
+"""Commits. Who sees the newest checkpoint further behind writes one."""
+
+
+def owed(replica: TableReplica) -> bool:
+    """Whether the next command of another machine would have many commits to fetch."""
+    return replica.version - max(replica.checkpoint, 0) > OWED_AFTER
+
+
+def checkpoint(replica: TableReplica) -> None:
+    """Write one at the replica's version, and let ``_last_checkpoint`` name it. Raises ``StorageError``, ``DeltaError``."""
+    version = replica.version
+    if version == replica.checkpoint:
+        return
+    with replica.scratch(version) as made:
+        before = set(names_in(made / LOG))
+        DeltaTable(str(made), version=version).create_checkpoint()
+        (found,) = [item for item in checkpoints_in(set(names_in(made / LOG)) - before) if item.version == version]
+        for name in found.names:
+            with contextlib.suppress(PreconditionFailedError):  # another process was faster
+                replica.files.put(LOG + name, (made / LOG / name).read_bytes(), if_absent=True)
+        _name(replica, version, (made / LOG / HINT).read_bytes())
+        for name in found.names:
+            link(made / LOG / name, replica.log / name)
+    replica.checkpoint = version
+
+
+def _name(replica: TableReplica, version: int, hint: bytes) -> None:
+    named, etag = hint_version(replica.files)
+    if named is not None and named >= version:
+        return
+    with contextlib.suppress(PreconditionFailedError):
+        condition = {"if_match": etag} if etag else {"if_absent": True}
+        replica.files.put(LOG + HINT, hint, **condition)
