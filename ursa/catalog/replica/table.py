@@ -52,10 +52,13 @@ _TOUCH_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a LIST of the log told. ``since``: the version that was known then, -1 where none was."""
+    """What a LIST of the log told. ``since``: the version that was known then, -1 where none was. ``read``: a table's id,
+    and the version up to which processes of this machine had read it before the LIST was sent.
+    """
 
     since: int
     objects: Mapping[str, ObjectInfo]
+    read: tuple[str, int] | None = None
 
     @property
     def news(self) -> bool:
@@ -131,17 +134,22 @@ class TableReplica:
         return Look(self.version, _named(self.files.log(_before(self.version))))
 
     def _look_cold(self) -> Look:
+        read = self._read_before()
         hint = begin(self._hint)
         page = self.files.log_page()
         found = _named(page.objects)
         if page.token is None:
-            return Look(-1, found)
+            return Look(-1, found, read)
         version = hint.result()
         if version is not None:
             later = _named(self.files.log(_before(version)))
             if any(checkpoint.version >= version for checkpoint in checkpoints_in(later)):
-                return Look(-1, later)
-        return Look(-1, found | _named(self.files.log(token=page.token)))
+                return Look(-1, later, read)
+        return Look(-1, found | _named(self.files.log(token=page.token)), read)
+
+    def _read_before(self) -> tuple[str, int] | None:
+        current = self.directory.current
+        return (current.name, known_from(names_in(current / LOG))[1]) if current else None
 
     def _hint(self) -> int | None:
         """The version of the checkpoint that ``_last_checkpoint`` names; None where it names none."""
@@ -292,7 +300,7 @@ class TableReplica:
             commits = self._commits(versions, None)
             self._place(made, parts.result(), commits)
             table_id = self._table_id(made, newest, base)
-            self._refuse_other_history(table_id, commits, newest)
+            self._refuse_other_history(table_id, commits, newest, look.read)
             place = self.directory.make_current(made, table_id)
             if made.exists():
                 self._merge(made, place)
@@ -321,13 +329,14 @@ class TableReplica:
             raise damaged(self.files, f"its table id is {table_id[:80]!r}", LOG + commit_name(0), 0)
         return table_id
 
-    def _refuse_other_history(self, table_id: str, commits: Sequence[Commit], newest: int) -> None:
+    def _refuse_other_history(
+        self, table_id: str, commits: Sequence[Commit], newest: int, read: tuple[str, int] | None
+    ) -> None:
         """Raises ``CatalogDamagedError`` where the bucket has lost or replaced what this machine has read of this table."""
         current = self.directory.current
         if current is None or current.name != table_id:
             return
-        _, known = known_from(names_in(current / LOG))
-        if newest < known:
+        if read is not None and read[0] == table_id and newest < (known := read[1]):
             why = f"the log ends at version {newest}, and this machine has read it up to {known}"
             raise damaged(self.files, why, LOG + commit_name(newest + 1), newest + 1)
         for commit in commits:
