@@ -28,6 +28,7 @@ EXIT_CODES = {
     "RecordingExistsError": 5,
     "RecordingNotFoundError": 1,
     "MissingFilesError": 6,
+    "CatalogDamagedError": 6,
     "ChecksumMismatchError": 6,
     "FileChangedError": 1,
     "ObjectConflictError": 5,

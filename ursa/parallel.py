@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import pickle
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from ursa.access import Access
 from ursa.config import Config
@@ -61,42 +60,6 @@ def unordered(stop: Stop, action: Callable[[T], R], items: Sequence[T]) -> Itera
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-@overload
-def at_once(one: Callable[[], R], other: Callable[[], T], /) -> tuple[R, T]: ...
-
-
-@overload
-def at_once(*actions: Callable[[], R]) -> tuple[R, ...]: ...
-
-
-def at_once(*actions: Callable[[], Any]) -> tuple[Any, ...]:
-    """Results of a few actions that run at the same time, in their order; all have ended when it returns or raises.
-
-    The first runs in this thread, the others in threads that don't keep the process from ending where a server hangs.
-
-    Raises:
-        Exception: that of the first, in their order, that failed.
-    """
-    futures: list[Future[Any]] = [Future() for _ in actions]
-    others = [
-        threading.Thread(target=_run_into, args=pair, name="ursa-at-once", daemon=True)
-        for pair in zip(futures[1:], actions[1:], strict=True)
-    ]
-    for thread in others:
-        thread.start()
-    _run_into(futures[0], actions[0])
-    for thread in others:
-        thread.join()
-    return tuple(future.result() for future in futures)
-
-
-def _run_into(future: Future[R], action: Callable[[], R]) -> None:
-    try:
-        future.set_result(action())
-    except BaseException as error:  # noqa: BLE001  (told in the thread that waits for it)
-        future.set_exception(error)
 
 
 def by_executor(executor: Executor, call: Callable[..., R], items: Sequence[tuple[Any, ...]]) -> Iterator[R]:

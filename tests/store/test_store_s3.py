@@ -22,6 +22,7 @@ from ursa.store import NotFoundError, PreconditionFailedError, Store, TransientE
 from ursa.store.counting import RequestCounter
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.store.s3 import S3Location, S3Store
+from ursa.store.s3.pool import Pool
 
 MIB = 1 << 20
 SMALL = b"small"
@@ -120,6 +121,12 @@ def test_a_server_that_sends_everybody_elsewhere(
     error = caught(ACTIONS[name], store_at(moto_buckets.at(proxy.url)))
     assert isinstance(error, StorageError)
     assert proxy.count() <= 3
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 64 + ".org", "xn--a.invalid", "größe.invalid"])
+def test_a_name_that_nobody_has(moto_buckets: Buckets, host: str) -> None:
+    error = caught(ACTIONS["list"], store_at(moto_buckets.at(f"http://{host}:9000")))
+    assert isinstance(error, TransientError) and error.unreachable
 
 
 def test_tls_where_there_is_none(moto_buckets: Buckets) -> None:
@@ -353,6 +360,32 @@ def test_a_reset_connection(moto_buckets: Buckets, fault_proxy: Proxied, name: s
     proxy = fault_proxy(moto_buckets.server)
     proxy.reset(lambda *_request: True, 2)
     ACTIONS[name](patient(store_at(moto_buckets.at(proxy.url))))
+
+
+@every_action
+def test_a_server_that_hangs(moto_buckets: Buckets, fault_proxy: Proxied, action: Action) -> None:
+    proxy = fault_proxy(moto_buckets.server)
+    proxy.stall(lambda *_request: True, 600, None)
+    server = moto_buckets.server
+    location = S3Location(proxy.url, moto_buckets.raw, "us-east-1", "raw_rw")
+    secret = Credentials(server.access_key, server.secret_key)
+    pool = Pool(proxy.url, connect_s=5, read_s=0.2)
+    error = caught(action, S3Store(location, lambda _again: secret, RequestCounter(), pool=pool))
+    assert isinstance(error, TransientError) and error.unreachable
+    assert "timed out" in str(error)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["list", "list prefixes", "read", "stream", "create upload", "list parts", "list uploads", "complete upload"],
+)
+@pytest.mark.parametrize("after_bytes", [0, 1])
+def test_an_answer_that_is_cut(moto_buckets: Buckets, fault_proxy: Proxied, name: str, after_bytes: int) -> None:
+    proxy = fault_proxy(moto_buckets.server)
+    store = store_at(moto_buckets.at(proxy.url))
+    put(store, "k", SMALL)
+    proxy.cut(lambda *_request: True, after_bytes)
+    assert isinstance(caught(ACTIONS[name], store), TransientError)
 
 
 @pytest.mark.parametrize("name", ["put small", "put large"])

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
+from ursa.beside import begin, each
 from ursa.catalog._pointer import Pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.home import KINDS, CatalogHome
 from ursa.catalog.metadata import covers
-from ursa.catalog.replica.beside import begin, each
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import CatalogTable, Change, FrozenError
 from ursa.catalog.where import Where, any_of, by_hash, by_rec_id, condition, starting_with

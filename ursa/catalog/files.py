@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ursa.catalog.replica.beside import each
+from ursa.beside import each
 from ursa.catalog.replica.log import LOG, NotWholeError
 from ursa.catalog.retention import CleanUpRefusedError
 from ursa.store import ObjectInfo, Page, PutResult, Store

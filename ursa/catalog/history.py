@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ursa.beside import each as beside
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.replica.beside import each as beside
 from ursa.catalog.tables import CatalogTable
 
 TABLES = ("recordings", "modalities", "participants")

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ursa.beside import each
 from ursa.catalog._pointer import FIRST_PREFIX, POINTER_NAME, Pointer, no_pointer, read_pointer, write_pointer
 from ursa.catalog.arrow import MODALITIES, PARTICIPANTS, RECORDINGS, TableKind
 from ursa.catalog.author import Author
 from ursa.catalog.files import TableFiles
-from ursa.catalog.replica.beside import each
 from ursa.catalog.replica.directory import Remembered, ReplicaDirectory, remove_unused
 from ursa.catalog.replica.table import TableReplica
 from ursa.catalog.replica.words import offline_lacks

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from ursa.beside import begin
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import covers
 from ursa.catalog.query import query
-from ursa.catalog.replica.beside import begin
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.where import any_of
 

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from ursa.catalog.arrow import TableKind
-from ursa.catalog.author import ATTEMPT_KEY, WRITER_ID, commit_properties
+from ursa.catalog.author import ATTEMPT_KEY, commit_properties
 from ursa.catalog.author import Author as Author  # where others import it from
 from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile, overlapping
@@ -85,6 +85,7 @@ class CatalogTable(OpenTable[Row]):
     """One table of a catalog, at a version and moved forward by ``refresh``. Not thread-safe."""
 
     _won_at = float("-inf")
+    _took_s = _TURN_S
 
     @staticmethod
     def create(
@@ -173,16 +174,18 @@ class CatalogTable(OpenTable[Row]):
 
     def _give_way(self) -> None:
         """Who has just won waits for the others, who would lose to it again and again."""
-        lately = [writer for writer in self.replica.writers if writer]
-        others = len(set(lately) - {WRITER_ID})
-        if others and time.monotonic() - self._won_at < _TURN_S * others:
-            time.sleep(random.uniform(0, _TURN_S * others))
+        others = self.replica.others_lately()
+        turns_s = others * min(_TURN_S, 2 * self._took_s)
+        if time.monotonic() - self._won_at < turns_s:
+            time.sleep(random.uniform(0, turns_s))
 
     def _pushed(self, wanted: Prepared) -> bool:
         """Put a commit; returns False where another was faster, which is seen then. Raises as ``push``."""
+        began = time.monotonic()
         other = push(self.replica, wanted)
         if other is None:
             self._won_at = time.monotonic()
+            self._took_s = self._won_at - began
         else:
             # See the one that won, without asking what else there is: it is the newest as a rule.
             self.replica.advance(other)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ursa.beside import each
 from ursa.catalog._pointer import no_pointer, read_pointer
 from ursa.catalog.arrow import TableKind
 from ursa.catalog.home import KINDS, CatalogHome
-from ursa.catalog.replica.beside import each
 from ursa.catalog.tables import CatalogTable
 from ursa.doctor.patient import Patient
 from ursa.doctor.results import Finding, ok, warn

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ursa.beside import at_once
 from ursa.config import Role
 from ursa.doctor.patient import Patient
 from ursa.doctor.results import Finding, fail, failed, ok, warn
 from ursa.errors import CredentialsError, UrsaError
-from ursa.parallel import at_once
 from ursa.store import NoSuchUploadError, NotFoundError, Part, PreconditionFailedError, Store
 
 PROBE_DIR = ".ursa-doctor/"

@@ -12,7 +12,6 @@ import hashlib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,10 @@ import orjson
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from ursa.catalog.author import WRITER_KEY
+from ursa.beside import begin, each
+from ursa.catalog.author import WRITER_ID, WRITER_KEY
 from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import DataFile
-from ursa.catalog.replica.beside import begin, each
 from ursa.catalog.replica.directory import TableDirectory, link, names_in, place_file
 from ursa.catalog.replica.log import (
     HINT,
@@ -40,13 +39,13 @@ from ursa.catalog.replica.log import (
     local_name,
     parse_commit,
 )
-from ursa.catalog.replica.words import damaged, offline_lacks
+from ursa.catalog.replica.words import damaged, gone, offline_lacks
 from ursa.errors import CatalogDamagedError, StorageError
 from ursa.store import NotFoundError, ObjectInfo
 
 _SKIPPED = 50
 """More new commits than these are taken from a checkpoint, where there is one."""
-_WRITERS_OF = 64
+_LATELY_S = 30.0
 _BASES = 2
 _TOUCH_S = 3600.0
 
@@ -74,7 +73,7 @@ class TableReplica:
 
     ``version``: up to which the log is here, -1 before the first ``follow``; ``path``: the directory that deltalake opens.
     ``checkpoint``: the newest that was seen in the bucket. ``shaped``: the newest commit that changed the table's schema,
-    properties or protocol, among those that came in this process. ``writers``: who made the newest of those commits.
+    properties or protocol, among those that came in this process.
     """
 
     def __init__(self, files: TableFiles, directory: TableDirectory, *, offline: bool = False) -> None:
@@ -83,7 +82,7 @@ class TableReplica:
         self.version = -1
         self.checkpoint = -1
         self.shaped = -1
-        self.writers: deque[str] = deque(maxlen=_WRITERS_OF)
+        self._writers: dict[str, float] = {}
         self._path: Path | None = None
         self._head: tuple[int, str] | None = None
         self._offline = offline
@@ -169,16 +168,27 @@ class TableReplica:
             return False
         if any(item.version > self.version + _SKIPPED for item in found):
             return self._follow_cold(self._look_cold())
-        versions = self._without_gap(look, self.version + 1)
-        self._place(self.path, (), self._commits(versions, self.commit_here(self.version)))
+        commits = self._commits(self._without_gap(look, self.version + 1), self.commit_here(self.version))
+        self._place(self.path, (), commits)
+        self._note_writers(commits)
         self.version = look.newest
         return True
 
     def advance(self, commit: Commit, etag: str | None = None) -> None:
         """Take over the commit after ``version``, which was put or read by this process. ``etag``: of the object."""
         self._place(self.path, (), [commit])
+        self._note_writers([commit])
         self.version = commit.version
         self._head = None if etag is None else (commit.version, etag)
+
+    def others_lately(self) -> int:
+        """How many other processes have committed to this table in the last half minute, as far as this one has seen."""
+        since = time.monotonic() - _LATELY_S
+        return sum(at >= since for writer, at in self._writers.items() if writer != WRITER_ID)
+
+    def _note_writers(self, commits: Iterable[Commit]) -> None:
+        now = time.monotonic()
+        self._writers |= {str(writer): now for it in commits if (writer := it.info.get(WRITER_KEY))}
 
     def read_commit(self, version: int, before: Commit | None = None) -> Commit:
         """A commit of the bucket. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
@@ -249,7 +259,6 @@ class TableReplica:
             place_file(directory / LOG / name, data)
         for commit in commits:
             place_file(directory / LOG / commit_name(commit.version), commit.data)
-            self.writers.append(str(commit.info.get(WRITER_KEY) or ""))
             if any("metaData" in action or "protocol" in action for action in commit.actions):
                 self.shaped = max(self.shaped, commit.version)
 
@@ -271,7 +280,7 @@ class TableReplica:
 
     def _from_base(self, look: Look, base: Checkpoint | None) -> bool:
         if look.newest < 0 and base is None:
-            raise self._gone()
+            raise gone(self.files, self.version)
         first = base.version + 1 if base else 0
         newest = max(look.newest, first - 1)
         versions = self._without_gap(look, first)
@@ -331,10 +340,6 @@ class TableReplica:
         names = sorted(names_in(made / LOG), key=lambda name: (not name.endswith(".parquet"), name))
         for name in names:
             link(made / LOG / name, place / LOG / name)
-
-    def _gone(self) -> StorageError:
-        known = f"; this machine has read it up to version {self.version}" if self.version >= 0 else ""
-        return damaged(self.files, f"is not there, though ACTIVE.json names it{known}", "", None)
 
     # --- files
 

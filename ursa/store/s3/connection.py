@@ -42,7 +42,10 @@ class Route:
         """The route to a URL's server."""
         parts = urlsplit(url)
         default = 443 if parts.scheme == "https" else 80
-        host = (parts.hostname or "").encode("idna").decode() if not url.isascii() else parts.hostname or ""
+        host = parts.hostname or ""
+        if not host.isascii():
+            with contextlib.suppress(UnicodeError):
+                host = host.encode("idna").decode()
         port = parts.port or default
         bracketed = f"[{host}]" if ":" in host else host
         netloc = bracketed if port == default else f"{bracketed}:{port}"
@@ -137,7 +140,7 @@ def _connected(route: Route) -> Any:
     at = route.proxy or route
     try:
         sock = socket.create_connection((at.host, at.port), route.connect_s)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: a name that no DNS can have
         if route.proxy:
             raise ProxyError(f"the proxy {route.proxy} can't be reached ({_words(error)})", passing=True) from None
         raise NoAnswerError(_words(error)) from None

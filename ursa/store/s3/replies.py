@@ -93,13 +93,17 @@ def etag_of(headers: Mapping[str, str]) -> str:
     return unquoted(headers["etag"])
 
 
-def info(key: str, headers: Mapping[str, str], size_bytes: int) -> ObjectInfo:
-    """An object by the headers of a GET or HEAD."""
+def info(key: str, headers: Mapping[str, str], size_bytes: int | None = None) -> ObjectInfo:
+    """An object by the headers of a GET or HEAD. ``size_bytes``: None where the headers tell it."""
+    length = headers.get("content-length", "")
+    if size_bytes is None and not length.isdigit():
+        raise NoS3Error("an object without Content-Length")
     metadata = {name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)}
     etag, modified = headers.get("etag"), headers.get("last-modified")
     if not etag or not modified:
         raise NoS3Error(f"an object without {'Last-Modified' if etag else 'ETag'}")
-    return ObjectInfo(key, size_bytes, unquoted(etag), parsedate_to_datetime(modified), metadata)
+    size = int(length) if size_bytes is None else size_bytes
+    return ObjectInfo(key, size, unquoted(etag), _moment_of(modified), metadata)
 
 
 def whole_sha256(headers: Mapping[str, str], etag: str) -> str | None:
@@ -167,6 +171,13 @@ def _listed(item: ET.Element, encoded: bool) -> ObjectInfo:
 
 def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _moment_of(text: str) -> datetime:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        raise NoS3Error("an object whose Last-Modified is no date") from None
 
 
 def _date(text: str | None) -> datetime | None:

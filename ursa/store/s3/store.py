@@ -99,7 +99,7 @@ class S3Store:
 
         def action(client: Client) -> ObjectInfo:
             _, headers = client.send("HEAD", key, headers=wanted)
-            info = replies.info(key, headers, int(headers.get("content-length", 0)))
+            info = replies.info(key, headers)
             return replace(info, checked_sha256=replies.whole_sha256(headers, info.etag)) if asks else info
 
         return self._attempt("head", key, action)

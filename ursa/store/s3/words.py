@@ -43,7 +43,9 @@ _TRANSIENT_CODES = {
 }
 # 520 to 527 and 530: Cloudflare's own, where it has no good answer from what is behind it (R2).
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504, *range(520, 528), 530}
-_REGION_CODES = {"", "AuthorizationHeaderMalformed", "InvalidRegionName"}
+
+# A HEAD's 400 has no body: where it tells the bucket's region, that is why.
+_OF_REGION = {"", "AuthorizationHeaderMalformed"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _answered(at: S3Location, error: ReplyError, operation: str, key: str) -> Ur
             retry_after_s=_seconds(error.headers.get("retry-after")),
             **fields,
         )
-    if 300 <= status < 400 or (status == 400 and code in _REGION_CODES and (error.region or code)):
+    if 300 <= status < 400 or code == "InvalidRegionName" or (status == 400 and error.region and code in _OF_REGION):
         return _elsewhere(at, error)
     if code in _AUTH_CODES or status in (401, 403):
         return _refused(at, error, f"can't {operation} {where}")
@@ -147,7 +149,7 @@ def _elsewhere(at: S3Location, error: ReplyError) -> StorageError:
             hint=f"Set region: {error.region} in the profile (`ursa config show`), and the endpoint_url of that region"
             " where the server has one for each.",
         )
-    if error.status == 400:
+    if error.code == "InvalidRegionName":
         return StorageError(
             f"{at.endpoint_url} does not take the region {at.region} ({error.code} {error.message})".rstrip(),
             hint="Correct region in the profile (`ursa config show`): auto on R2.",

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ursa.parallel import at_once
+from ursa.beside import at_once
 
 HANGS = """
 import threading, time
-from ursa.parallel import at_once
+from ursa.beside import at_once
 begun = threading.Event()
 hangs = lambda: begun.set() or time.sleep(600)
 threading.Thread(target=at_once, args=(hangs, hangs), daemon=True).start()

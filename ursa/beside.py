@@ -1,0 +1,93 @@
+"""What does not depend on each other, side by side: requests above all, each of which waits for a server.
+
+In threads that don't keep the process from ending: a server that hangs must not hold up Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AT_ONCE = 32
+_AHEAD = 8
+
+
+def begin(action: Callable[[], T]) -> Future[T]:
+    """Begin it in a thread. An error is raised where the result is asked for, and nowhere if it never is."""
+    future: Future[T] = Future()
+    threading.Thread(target=_run_into, args=(future, action), name="ursa-beside", daemon=True).start()
+    return future
+
+
+@overload
+def at_once(one: Callable[[], R], other: Callable[[], T], /) -> tuple[R, T]: ...
+
+
+@overload
+def at_once(*actions: Callable[[], R]) -> tuple[R, ...]: ...
+
+
+def at_once(*actions: Callable[[], Any]) -> tuple[Any, ...]:
+    """Results of a few actions, in their order; all have ended when it returns or raises. The first runs in this thread.
+
+    Raises:
+        Exception: that of the first, in their order, that failed.
+    """
+    others = [begin(action) for action in actions[1:]]
+    first: Future[Any] = Future()
+    _run_into(first, actions[0])
+    for future in others:
+        future.exception()  # waits for it
+    return tuple(future.result() for future in (first, *others))
+
+
+def each(action: Callable[[T], R], items: Iterable[T], at_once: int = _AT_ONCE) -> list[R]:
+    """The results of ``action``, in the order of ``items``. Raises the first error; what has not begun then never does."""
+    wanted = list(items)
+    if len(wanted) < 2:
+        return [action(item) for item in wanted]
+    waiting: SimpleQueue[int] = SimpleQueue()
+    for number in range(len(wanted)):
+        waiting.put(number)
+    failed = threading.Event()
+    results: dict[int, R] = {}
+
+    def work() -> None:
+        while not failed.is_set():
+            try:
+                number = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                results[number] = action(wanted[number])
+            except BaseException:
+                failed.set()
+                raise
+
+    for worker in [begin(work) for _ in range(min(at_once, len(wanted)))]:
+        worker.result()
+    return [results[number] for number in range(len(wanted))]
+
+
+def ahead(action: Callable[[T], R], items: Iterable[T], at_once: int = _AHEAD) -> Iterator[Future[R]]:
+    """A future for each item, in their order, of which the next few have begun already when one is taken."""
+    begun: deque[Future[R]] = deque()
+    for item in items:
+        begun.append(begin(lambda item=item: action(item)))  # type: ignore[misc]
+        if len(begun) >= at_once:
+            yield begun.popleft()
+    yield from begun
+
+
+def _run_into(future: Future[T], action: Callable[[], T]) -> None:
+    try:
+        future.set_result(action())
+    except BaseException as error:  # noqa: BLE001  (raised where the result is asked for)
+        future.set_exception(error)
