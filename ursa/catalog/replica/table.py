@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,7 +176,8 @@ class TableReplica:
             return False
         if any(item.version > self.version + _SKIPPED for item in found):
             return self._follow_cold(self._look_cold())
-        commits = self._commits(self._without_gap(look, self.version + 1), self.commit_here(self.version))
+        versions = self._without_gap(look, self.version + 1)
+        commits = self._commits(versions, self.commit_here(self.version), self.commit_here)
         self._place(self.path, (), commits)
         self._note_writers(commits)
         self.version = look.newest
@@ -250,9 +251,17 @@ class TableReplica:
             raise damaged(self.files, "it is not there, and later ones are", LOG + commit_name(gap), gap)
         return versions
 
-    def _commits(self, versions: Sequence[int], before: Commit | None) -> list[Commit]:
-        """Fetch commits that follow each other, side by side, and compare each with the one before."""
-        commits = each(lambda version: self.commit_here(version) or self.read_commit(version), versions)
+    def _commits(
+        self,
+        versions: Sequence[int],
+        before: Commit | None,
+        at_hand: Callable[[int], Commit | None] = lambda _version: None,
+    ) -> list[Commit]:
+        """Fetch commits that follow each other, side by side, and compare each with the one before.
+
+        ``at_hand`` gives those that need not be fetched: of a log that was seen to be the one that was read before.
+        """
+        commits = each(lambda version: at_hand(version) or self.read_commit(version), versions)
         for commit in commits:
             stated = commit.info.get(PREVIOUS_KEY)
             if before is not None and stated is not None and stated != before.sha256:
