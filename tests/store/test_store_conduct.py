@@ -206,7 +206,7 @@ def test_a_server_that_ignores_conditions_is_not_written_to(
         assert "(If-None-Match: *, If-Match)" in str(raised.value) and "R2 does" in (raised.value.hint or "")
         assert raised.value.exit_code == 1 and type(raised.value) is StorageError
     assert [entry for entry in proxy.log if PROBE_DIR not in entry.path] == []
-    assert probes(proxy).count("PUT") == 4
+    assert probes(proxy).count("PUT") >= 4  # rclone may answer 500 to one of two writes of a key
     assert list(store.list("")) == []
     assert [path for path in (tmp_path / "rclone" / "data").rglob("*") if path.is_file()] == []
     # A server that is fixed must not be refused for a month.
