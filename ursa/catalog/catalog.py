@@ -126,11 +126,15 @@ class Catalog:
             finally:
                 self._reading -= 1
 
-    def follow_pointer(self) -> bool:
-        """Read the pointer again; where it has flipped, open what it names now and return True."""
+    def follow_pointer(self, *tables: CatalogTable[Any]) -> bool:
+        """Read the pointer again, and beside it the news of ``tables``; where it has flipped, open what it names now and
+        return True.
+        """
         with self.lock:
-            before, pointer = self.pointer, self._fixed or self.home.pointer()
-            if pointer.prefix == before.prefix:
+            before, asked = self.pointer, begin(self._read_pointer)
+            for table in tables:
+                table.refresh()
+            if asked.result().prefix == before.prefix:
                 return False
             self.refresh()
             return True
@@ -210,6 +214,14 @@ class Catalog:
         finally:
             first.result()
 
+    def bring(self, *wanted: tuple[CatalogTable[Any], Where]) -> None:
+        """Fetch the data files that these questions need, side by side, where they are not here. Raises as the questions."""
+        each(lambda item: item[0].need(item[1]), wanted)
+
+    def bring_standing(self, where: Where) -> None:
+        """The same for recordings that meet a condition on their rec_id, with their modalities."""
+        self.bring((self.recordings, where), (self.modalities, where))
+
     def maintain(self) -> None:
         """Merge what a run has left in small files, for those who read next; that it fails is no error."""
         with self.lock:
@@ -245,6 +257,7 @@ class Catalog:
         """
         names = set(rec_ids)
         with self.snapshot():
+            self.bring_standing(by_rec_id(names))
             recordings = self.lookup_all(names, ())
             modalities: dict[str, list[ModalityRow]] = {row.rec_id: [] for row in recordings}
             of = {row.rec_id: row for row in recordings}
