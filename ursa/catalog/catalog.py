@@ -52,6 +52,8 @@ class Catalog:
         self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
         self.refreshed_at = float("-inf")
         self._reading = 0
+        self._putting_off = 0
+        self._counting = threading.Lock()
 
     @classmethod
     def open(cls, home: CatalogHome) -> Self:
@@ -71,7 +73,9 @@ class Catalog:
     def _table(self, kind: TableKind[T], prefix: str) -> CatalogTable[T]:
         home = self.home
         replica = home.replica(prefix, kind.name)
-        return self.table_class(kind)(kind, home.table_uri(prefix, kind.name), replica, home.author)
+        table = self.table_class(kind)(kind, home.table_uri(prefix, kind.name), replica, home.author)
+        table.put_off = lambda: self._putting_off > 0
+        return table
 
     def _open(self, prefix: str) -> None:
         """Open the replicas of a prefix, as they were left; nothing is asked."""
@@ -170,6 +174,14 @@ class Catalog:
             self._sync()
             self.refreshed_at = began
 
+    def refresh_if_idle(self) -> None:
+        """The same, unless somebody is at the catalog: who commits refreshes it anyway."""
+        if self.lock.acquire(blocking=False):
+            try:
+                self.refresh()
+            finally:
+                self.lock.release()
+
     def _sync(self) -> None:
         asked = begin(self._read_pointer)
         prefix = self._pointer.prefix if self._pointer else self.home.last_prefix
@@ -221,6 +233,24 @@ class Catalog:
     def bring_standing(self, where: Where) -> None:
         """The same for recordings that meet a condition on their rec_id, with their modalities."""
         self.bring((self.recordings, where), (self.modalities, where))
+
+    @contextlib.contextmanager
+    def upkeep_later(self) -> Iterator[None]:
+        """What commits owe to later readers waits until somebody calls ``upkeep``: a registration is told before that."""
+        with self._counting:
+            self._putting_off += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._putting_off -= 1
+
+    def upkeep(self) -> None:
+        """Checkpoints that are owed, and files to be merged; that it fails is no error."""
+        tables: tuple[CatalogTable[Any], ...] = self._tables or ()
+        if any(table.owes for table in tables):
+            with self.lock:
+                each(lambda table: table.upkeep(), tables)
 
     def maintain(self) -> None:
         """Merge what a run has left in small files, for those who read next; that it fails is no error."""
