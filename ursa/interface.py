@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -125,7 +125,9 @@ class DataInterface(Access):
             CredentialsError, ConfigError. Whatever is raised, nothing of this run is registered.
         """
         options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
-        return self._ingest(manifest_path, source_dir, participant, options, progress)
+        result = self._ingest(manifest_path, source_dir, participant, options, progress)
+        self._catalog.upkeep()
+        return result
 
     def _ingest(
         self,
@@ -141,7 +143,9 @@ class DataInterface(Access):
         self._require("assets_rw", "ingest")
         request = self._request(manifest_path, source_dir, participant, options, named_on_disk=named_on_disk)
         with self._running() as stop:
-            return orchestrator.ingest(self._services(stop), request, progress)
+            services = self._services(stop)
+            with self._admitted(), services.catalog.upkeep_later():
+                return orchestrator.ingest(services, request, progress)
 
     def plan_ingest(
         self,
@@ -320,7 +324,17 @@ class DataInterface(Access):
                 named_on_disk=True,
             )
 
-        return ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop)
+        return self._told_first(ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop))
+
+    def _told_first(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+        """Each outcome, and once it is told what its registration owes to later readers of the catalog."""
+        for outcome in outcomes:
+            yield outcome
+            self._upkeep()
+
+    def _upkeep(self) -> None:
+        if "_catalog" in self.__dict__:
+            self._catalog.upkeep()
 
     def batch(
         self,
@@ -400,7 +414,10 @@ class DataInterface(Access):
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
                 services = replace(self._services(stop), register=register)
-                return orchestrator.ingest(services, known, progress)
+                # What is registered is compared first, and as a rule nothing is written.
+                admitted = contextlib.nullcontext() if standing else self._admitted()
+                with admitted, services.catalog.upkeep_later():
+                    return orchestrator.ingest(services, known, progress)
 
         def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
             return self.reconstruct_dir(rec_dir, progress=slot.check)
@@ -417,6 +434,7 @@ class DataInterface(Access):
             ),
             self._listed,
             self.stop,
+            self._upkeep,
             lambda: self._catalog.maintain(),
         )
         return BatchRun(found, verbs_of_it, options)
@@ -1144,15 +1162,12 @@ class DataInterface(Access):
         return replace(self._services(stop), upgrade=lambda _wanted: None)
 
     def _services(self, stop: Stop) -> Services:
-        with self._opening, ThreadPoolExecutor(1) as beside:
-            # The catalog opens in a dozen round trips; meanwhile this thread loads what the raw bucket needs.
-            catalog = beside.submit(lambda: self._catalog)
-            raw = self._raw_for(stop)
+        with self._opening:
             return Services(
-                raw,
+                self._raw_for(stop),
                 self.profile.raw.prefix,
                 self.profile.rig_timezone,
-                catalog.result(),
+                self._catalog,
                 self._committer.register,
                 self._upgrade,
                 self._files,

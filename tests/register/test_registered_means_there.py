@@ -75,14 +75,14 @@ def test_a_finished_ingest_does_not_take_back_what_another_has_overwritten(
     first = make_recording(tmp_path / "a", REC, {"eeg_a/a.edf": b"old" * 10})
     second = make_recording(tmp_path / "b", REC, {"eeg_a/a.edf": b"new!" * 10})
     other = opened(tmp_path)
-    check = _Round._check_modalities
+    check = _Round._look_again
 
     def overtaken(self: _Round) -> None:
-        monkeypatch.setattr(_Round, "_check_modalities", check)
+        monkeypatch.setattr(_Round, "_look_again", check)
         other.ingest(second / "manifest.json", second, overwrite=True, replace_objects=True)
         check(self)
 
-    monkeypatch.setattr(_Round, "_check_modalities", overtaken)
+    monkeypatch.setattr(_Round, "_look_again", overtaken)
     data.ingest(first / "manifest.json", first)
     (row,) = data.list_modalities()
     assert row.files[0].sha256 == hashlib.sha256(b"new!" * 10).hexdigest()
@@ -168,7 +168,7 @@ def test_a_failure_after_the_commit_is_told_as_such(
 
     rec_dir = make_recording(tmp_path / "nas", REC, FILES)
 
-    def unreachable(_self: Catalog) -> bool:
+    def unreachable(_self: Catalog, *_tables: object) -> bool:
         raise StorageError("the server is gone")
 
     with monkeypatch.context() as patched, pytest.raises(StorageError, match="is written, but") as told:

@@ -41,7 +41,8 @@ class Verbs:
     ``ingest``: with how the recording stands in the catalog (None: it is in none); a dry run only plans. It leaves its
     slot before it registers. It and ``reconstruct`` check their slot once ``stop`` reaches them, so that whoever stops
     a run is heard in any case. ``standings``: of these recordings, which have their turn in this order. ``survey``: walks
-    these directories; ``listed``: lists recordings of the bucket.
+    these directories; ``listed``: lists recordings of the bucket. ``upkeep``: what registrations owe to later readers of the
+    catalog, once they are told; ``maintain``: more of that, at the end.
     """
 
     ingest: Callable[[Path, Standing | None, Slot, Surveyed], IngestResult | IngestPlan]
@@ -50,6 +51,7 @@ class Verbs:
     survey: Callable[[Sequence[Path]], Survey]
     listed: Callable[[Callable[[], object]], Listed]
     stop: Callable[[], object]
+    upkeep: Callable[[], object]
     maintain: Callable[[], object]
 
 

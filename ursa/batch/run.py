@@ -117,6 +117,7 @@ class BatchRun:
             for outcome in self._outcomes():
                 self._count(outcome)
                 yield outcome
+                self.verbs.upkeep()
             if self.counts["ok"] and not self.options.dry_run and self.ended_by is None:
                 self._maintain()
         finally:

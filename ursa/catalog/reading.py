@@ -219,6 +219,13 @@ class OpenTable(Generic[Row]):
             operation="read",
         ) from None
 
+    def need(self, where: Where) -> None:
+        """Fetch the data files that rows which meet a condition may be in, for the question that comes next. Raises as
+        ``query``.
+        """
+        name = self.kind.name
+        self._fetch({name: self.view}, {name: where})
+
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """What the newest commits say of themselves, newest first; None gives all that the log still has."""
         return [{**commit.info, "version": commit.version} for commit in self.replica.commits(limit)]

@@ -84,8 +84,11 @@ class _Try:
 class CatalogTable(OpenTable[Row]):
     """One table of a catalog, at a version and moved forward by ``refresh``. Not thread-safe."""
 
+    put_off: Callable[[], bool] | None = None
+    """Whether what a commit owes to later readers waits for ``upkeep``; None: it never does."""
     _won_at = float("-inf")
     _took_s = _TURN_S
+    _merge_owed = _big_merge_owed = False
 
     @staticmethod
     def create(
@@ -274,12 +277,25 @@ class CatalogTable(OpenTable[Row]):
         return self.layout.writer(sum(file.rows for file in near))
 
     def _maintain(self) -> None:
-        """Write a checkpoint that is owed, and merge small files now and then; that it fails is no error (another writer
+        """After a commit: small files are merged now and then."""
+        self._merge_owed |= self.version % SMALL_EVERY == 0
+        self._big_merge_owed |= self.version % BIG_EVERY == 0
+        if self.put_off is None or not self.put_off():
+            self.upkeep()
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something to do for later readers."""
+        return self._merge_owed or owed(self.replica)
+
+    def upkeep(self) -> None:
+        """Write a checkpoint that is owed, and merge files where that is owed; that it fails is no error (another writer
         does, or the next one).
         """
         self.write_checkpoint(only_owed=True)
-        if self.version and self.version % SMALL_EVERY == 0:
-            seldom = self.version % BIG_EVERY == 0
+        merging, seldom = self._merge_owed, self._big_merge_owed
+        self._merge_owed = self._big_merge_owed = False
+        if merging:
             with contextlib.suppress(LostRaceError, CleanUpRefusedError, UrsaError):
                 self.merge_files(self.layout.big_bytes if seldom else self.layout.often_bytes)
                 if seldom:
