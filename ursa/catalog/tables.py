@@ -118,7 +118,7 @@ class CatalogTable(OpenTable[Row]):
     def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``LostRaceError``, ``StorageError``."""
         operation = operation or ("freeze" if prefix else "thaw")
-        self._commit(
+        self.put(
             lambda table, about: table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
                 raise_if_not_exists=False,
@@ -251,7 +251,7 @@ class CatalogTable(OpenTable[Row]):
         before = self.replica.commit_here(self.version)
         return commit_properties(self.author, operation, op_id, previous=before.sha256 if before else None, **more)
 
-    def _commit(
+    def put(
         self,
         action: Callable[[DeltaTable, Any], object],
         operation: str,
@@ -364,7 +364,7 @@ class CatalogTable(OpenTable[Row]):
                 return
             for _ in range(_REBASES):
                 with contextlib.suppress(LostRaceError):
-                    self._commit(
+                    self.put(
                         lambda table, about: table.create_write_transaction(
                             list(new.actions),
                             "append",
