@@ -19,6 +19,7 @@ from deltalake import DeltaTable, PostCommitHookProperties
 
 from ursa.beside import each
 from ursa.catalog.files import TableFiles
+from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import DataFile
 from ursa.catalog.replica.directory import link
 from ursa.catalog.replica.log import (
@@ -87,7 +88,8 @@ def prepared(
     replica.need(files)
     with replica.scratch(version, files) as made:
         known = _files(made)
-        action(DeltaTable(str(made), version=version), made)
+        with foreign():
+            action(DeltaTable(str(made), version=version), made)
         new = _files(made) - known
         log = sorted(name for name in new if name.startswith(LOG))
         if not log:
@@ -105,7 +107,8 @@ def prepared(
 
 def created(files: TableFiles, action: Callable[[str], object], made: Path) -> bool:
     """Put the first commit of a table that ``action`` makes in the directory ``made``; False where one is there."""
-    action(str(made))
+    with foreign():
+        action(str(made))
     data = (made / LOG / commit_name(0)).read_bytes()
     commit = parse_commit(0, _located(data, files.uri))
     return not isinstance(put_commit(files, commit), Commit)

@@ -23,6 +23,7 @@ from deltalake.exceptions import DeltaError
 from ursa.beside import begin, each
 from ursa.catalog.author import WRITER_ID, WRITER_KEY
 from ursa.catalog.files import TableFiles
+from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import DataFile
 from ursa.catalog.replica.directory import TableDirectory, link, names_in, place_file
 from ursa.catalog.replica.log import (
@@ -330,7 +331,8 @@ class TableReplica:
 
     def _table_id(self, made: Path, version: int, base: Checkpoint | None) -> str:
         try:
-            table_id = str(DeltaTable(str(made), version=version).metadata().id)
+            with foreign():
+                table_id = str(DeltaTable(str(made), version=version).metadata().id)
         except (DeltaError, OSError, ValueError) as error:
             name = LOG + (base.names[0] if base else commit_name(0))
             raise damaged(self.files, f"the log can't be opened from it ({error!s:.200})", name, None) from None
@@ -454,7 +456,8 @@ class TableReplica:
             for item in found:
                 self._place(made, self._checkpoint(item), ())
             try:
-                return bool(found) and DeltaTable(str(made), version=version).version() == version
+                with foreign():
+                    return bool(found) and DeltaTable(str(made), version=version).version() == version
             except (DeltaError, OSError):
                 return False
 
