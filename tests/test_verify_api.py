@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from helpers import make_recording
 from ursa import DataInterface, FileCheck, Mark, UsageError
 from ursa.catalog.tables import Change
+from ursa.catalog.where import any_of
 from ursa.subset import Candidate, parse_subset
 
 NAMES = [f"rec_20260520_1956{number:02d}_b1dd" for number in range(4)]
@@ -131,7 +132,7 @@ def test_a_worker_without_a_row(data: DataInterface) -> None:
     row = catalog.find_recording(NAMES[0])
     covered = [*json.loads(row.metadata["workers"]), ["mic", "room"]]
     metadata = {**row.metadata, "workers": json.dumps(sorted(covered))}
-    where = f"rec_id = '{row.rec_id}'"
+    where = any_of("rec_id", [row.rec_id])
     seen = catalog.recordings.version
     change = Change([replace(row, metadata=metadata)], where, "test")
     catalog.recordings.compare_and_swap(lambda: change if catalog.recordings.version == seen else None)

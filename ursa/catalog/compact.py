@@ -103,7 +103,7 @@ def _compact(
     vacuumed = 0
     if not dry_run:
         sort = _merge_or_sort(table, operation_id)
-        table.write_checkpoint()
+        table.put_checkpoint()
     after = before if dry_run else table.files()
     with _noting(refused):
         vacuumed = table.clean_up(clock, dry_run=dry_run)

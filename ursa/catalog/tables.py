@@ -113,7 +113,15 @@ class CatalogTable(OpenTable[Row]):
             )
 
         with directory.scratch() as made, words(uri, "create"):
-            return created(files, make, made)
+            try:
+                return created(files, make, made)
+            except StorageError as error:
+                if type(error) is not StorageError:
+                    raise
+                # The key says nothing of the disk that may be full, or read-only.
+                raise StorageError(
+                    f"can't create the catalog table {uri}: {error.message}", hint=error.hint, **error.fields
+                ) from error
 
     def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``LostRaceError``, ``StorageError``."""
@@ -305,7 +313,12 @@ class CatalogTable(OpenTable[Row]):
         """Write a checkpoint, or only where the newest one is far behind. That it fails is no error."""
         if only_owed and not owed(self.replica):
             return
-        with contextlib.suppress(UrsaError), words(self.uri, "checkpoint"):
+        with contextlib.suppress(UrsaError):
+            self.put_checkpoint()
+
+    def put_checkpoint(self) -> None:
+        """Write a checkpoint. Raises ``StorageError``."""
+        with words(self.uri, "checkpoint"):
             checkpoint(self.replica)
 
     def listed(self, clock: Clock = local_time, below: str = "") -> Listed:
