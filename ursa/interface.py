@@ -404,7 +404,13 @@ class DataInterface(Access):
             not_unfinished=tuple(not_unfinished),
         )
 
-        def ingest(rec_dir: Path, standing: Standing | None, slot: Slot, look: Surveyed) -> IngestResult | IngestPlan:
+        def ingest(
+            rec_dir: Path,
+            standing: Standing | None,
+            slot: Slot,
+            look: Surveyed,
+            objects: Sequence[ObjectInfo] | None,
+        ) -> IngestResult | IngestPlan:
             def register(wanted: Registration) -> Registered:
                 slot.leave()
                 return self._committer.register(wanted)
@@ -412,7 +418,7 @@ class DataInterface(Access):
             request = self._request(rec_dir / MANIFEST_NAME, rec_dir, None, rows, named_on_disk=True)
             with self._running() as stop:
                 slot.check()
-                known = replace(request, standing=standing or (None, ()))
+                known = replace(request, standing=standing or (None, ()), objects=objects)
                 if look.state == state_of_scan(request.local.scan.files):
                     known = replace(known, seen_at=look.seen_at)
                 if dry_run:
