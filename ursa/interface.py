@@ -150,7 +150,7 @@ class DataInterface(Access):
         request = self._request(manifest_path, source_dir, participant, options, named_on_disk=named_on_disk)
         with self._running() as stop:
             services = self._services(stop)
-            with self._admitted(), services.catalog.upkeep_later():
+            with services.catalog.upkeep_later():
                 return orchestrator.ingest(services, request, progress)
 
     def plan_ingest(
@@ -426,9 +426,7 @@ class DataInterface(Access):
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
                 services = replace(self._services(stop), register=register)
-                # What is registered is compared first, and as a rule nothing is written.
-                admitted = contextlib.nullcontext() if standing else self._admitted()
-                with admitted, services.catalog.upkeep_later():
+                with services.catalog.upkeep_later():
                     return orchestrator.ingest(services, known, progress)
 
         def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
@@ -1225,6 +1223,7 @@ class DataInterface(Access):
                 self._files,
                 self._proofs,
                 self._hashes,
+                self._admitted,
                 self.profile.reread_after_s,
                 self._engine,
                 self._counter,

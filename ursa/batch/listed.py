@@ -253,7 +253,9 @@ class Listed:
         first = next(iter(part.names), "")
         while names := part.names:
             self._stopped()
-            page = self._store.list_page(self._prefix, start_after="" if token else f"{self._prefix}{first}/", token=token)
+            page = self._store.list_page(
+                self._prefix, start_after="" if token else f"{self._prefix}{first}/", token=token
+            )
             yield page.objects
             for info in page.objects:
                 name = info.key.removeprefix(self._prefix).partition("/")[0]
