@@ -121,8 +121,8 @@ class Access:
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
-        """Both buckets are asked whether they take writes, beside whatever comes before the first one: the first time on a
-        machine that is some requests (``ursa.store.conduct``). A write that comes earlier waits for the answer.
+        """Both buckets are asked side by side whether they take writes, which the first time on a machine takes some
+        requests (``ursa.store.conduct``). A write waits for its bucket's answer.
         """
         asked = [] if self.profile.kind == "local" else self._begin_asking()
         try:

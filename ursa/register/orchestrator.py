@@ -264,7 +264,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress.planned(plan)
     warnings = list(plan.warnings)
     memory = _context(services, request, progress).memory
-    with _counting(plan, progress), _remembering(memory, progress) as told:
+    with services.admitted(), _counting(plan, progress), _remembering(memory, progress) as told:
         early = [item for item in plan.sidecars if item.sends and item.file.path == PARTICIPANT_NAME]
         done, named_in = at_once(
             lambda: _send(services, plan.files, open_uploads, told),
