@@ -68,8 +68,8 @@ _MODALITIES = """
 SELECT rec_id, recording_hash, substr(recording_hash, 1, 2) AS hash_bucket, modality, worker_id, 'raw' AS status,
     'green-mantis' AS node,
     [{{'path': dir || '/seg_00' || k || '.bin', 'key': 'recordings/' || rec_id || '/' || dir || '/seg_00' || k || '.bin',
-       'size_bytes': (hash(i, k) % 100000000)::BIGINT, 'mtime_ns': 0::BIGINT, 'sha256': sha256(i || dir || k), 'etag': md5(i || dir || k),
-       'evidence': 'sha256'}} for k in [0, 1, 2]] AS files,
+       'size_bytes': (hash(i, k) % 100000000)::BIGINT, 'mtime_ns': 0::BIGINT,
+       'sha256': sha256(i || dir || k), 'etag': md5(i || dir || k), 'evidence': 'sha256'}} for k in [0, 1, 2]] AS files,
     300000000::BIGINT AS bytes, map(['registered_at'], [strftime(t, '%Y-%m-%dT%H:%M:%S+00:00')]) AS metadata
 FROM ({rows}),
     (VALUES ('camera', 'left', 'camera_left'), ('eeg', 'a', 'eeg_a'), ('gaze', '', 'gaze'), ('mic', 'b', 'mic_b'))
