@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ursa.beside import at_once
+from ursa.beside import ahead, at_once
 
 HANGS = """
 import threading, time
@@ -51,3 +51,19 @@ def test_the_first_error_is_told_when_all_have_ended() -> None:
 def test_what_hangs_keeps_no_process_from_ending() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_the_next_ones_have_begun_when_one_is_taken() -> None:
+    begun = [threading.Event() for _ in range(6)]
+    go = threading.Event()
+
+    def action(number: int) -> int:
+        begun[number].set()
+        assert go.wait(60)
+        return number
+
+    futures = ahead(action, range(6), at_once=3)
+    first = next(futures)
+    assert all(event.wait(60) for event in begun[:3]) and not any(event.is_set() for event in begun[3:])
+    go.set()
+    assert [first.result(), *(future.result() for future in futures)] == list(range(6))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from helpers import make_recording
 from ursa import DataInterface, FileCheck, Mark, UsageError
+from ursa.catalog.catalog import Catalog
 from ursa.catalog.tables import Change
-from ursa.catalog.where import any_of
+from ursa.catalog.where import by_rec_id
 from ursa.subset import Candidate, parse_subset
 
 NAMES = [f"rec_20260520_1956{number:02d}_b1dd" for number in range(4)]
@@ -85,6 +86,20 @@ def stored(tmp_path: Path, name: str, path: str) -> Path:
     return tmp_path / "store" / "constellation-data" / "recordings" / name / path
 
 
+def test_several_are_one_look_into_the_catalog(data: DataInterface, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs: list[int] = []
+    sync = Catalog._sync
+    monkeypatch.setattr(Catalog, "_sync", lambda catalog: (syncs.append(1), sync(catalog))[1])
+    told: list[str] = []
+    checks = data.verify([*NAMES, "rec_20260520_195699_beef"], on_file=lambda rec_id, _check: told.append(rec_id))
+    assert [(check.rec_id, check.ok) for check in checks] == [
+        ("rec_20260520_195699_beef", False),
+        *((name, True) for name in NAMES),
+    ]
+    assert len(syncs) == 1
+    assert list(dict.fromkeys(told)) == [check.rec_id for check in checks], "told in another order"
+
+
 def test_everything(data: DataInterface) -> None:
     told: list[tuple[str, FileCheck]] = []
     checks = data.verify(everything=True, on_file=lambda *check: told.append(check))
@@ -132,7 +147,7 @@ def test_a_worker_without_a_row(data: DataInterface) -> None:
     row = catalog.find_recording(NAMES[0])
     covered = [*json.loads(row.metadata["workers"]), ["mic", "room"]]
     metadata = {**row.metadata, "workers": json.dumps(sorted(covered))}
-    where = any_of("rec_id", [row.rec_id])
+    where = by_rec_id([row.rec_id])
     seen = catalog.recordings.version
     change = Change([replace(row, metadata=metadata)], where, "test")
     catalog.recordings.compare_and_swap(lambda: change if catalog.recordings.version == seen else None)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import getpass
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ursa import __version__
+from ursa.beside import begin
 from ursa.bucket.proof import CachedProofs, Proofs
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
@@ -22,7 +25,7 @@ from ursa.disk.cache import FilesCache
 from ursa.errors import ConfigError, UsageError, WritesNotEnabledError
 from ursa.names import disk_name
 from ursa.store import Store
-from ursa.store.conduct import KnownConduct
+from ursa.store.conduct import Conduct, KnownConduct
 from ursa.store.counting import RequestCounter
 from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
@@ -115,6 +118,26 @@ class Access:
                 else f"Call data.enable_writes() first; {verb} needs {role}.",
                 role=role,
             )
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Both buckets are asked side by side whether they take writes, which the first time on a machine takes some
+        requests (``ursa.store.conduct``). A write waits for its bucket's answer.
+        """
+        asked = [] if self.profile.kind == "local" else self._begin_asking()
+        try:
+            yield
+        except KeyboardInterrupt:
+            asked.clear()
+            raise
+        finally:
+            for answer in asked:
+                answer.exception()  # waits; what could not be asked is asked by the write, and told there
+
+    def _begin_asking(self) -> list[Future[Conduct | None]]:
+        from ursa.store.s3 import S3Store
+
+        return [begin(store.conduct) for store in (self._raw, self._home.once) if isinstance(store, S3Store)]
 
     def _running(self) -> _Running:
         return _Running(self._stops)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -19,13 +19,17 @@ from ursa.batch.listed import Listed
 from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
 from ursa.batch.run import BatchRun
 from ursa.batch.survey import Survey, Surveyed, state_of_scan
+from ursa.beside import ahead, begin
+from ursa.bucket.listing import Listing
 from ursa.bucket.record import Entry, read_record, record_key
 from ursa.catalog.history import Operation, history
+from ursa.catalog.metadata import covers
 from ursa.catalog.overview import RecordingOverview, overview
 from ursa.catalog.query import QueryResult, query
 from ursa.catalog.replica.directory import CacheUse, cache_use, clear
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.standings import Standings
+from ursa.catalog.where import by_rec_id
 from ursa.config import Role
 from ursa.errors import (
     InvalidRecordingError,
@@ -73,6 +77,8 @@ if TYPE_CHECKING:
 
 # Their rows are in memory together.
 _VERIFIED_AT_ONCE = 1_000
+# So many recordings are listed before it is known whether they are registered.
+_LISTED_EARLY = 8
 
 _log = logging.getLogger("ursa")
 
@@ -125,7 +131,9 @@ class DataInterface(Access):
             CredentialsError, ConfigError. Whatever is raised, nothing of this run is registered.
         """
         options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
-        return self._ingest(manifest_path, source_dir, participant, options, progress)
+        result = self._ingest(manifest_path, source_dir, participant, options, progress)
+        self._catalog.upkeep()
+        return result
 
     def _ingest(
         self,
@@ -141,7 +149,9 @@ class DataInterface(Access):
         self._require("assets_rw", "ingest")
         request = self._request(manifest_path, source_dir, participant, options, named_on_disk=named_on_disk)
         with self._running() as stop:
-            return orchestrator.ingest(self._services(stop), request, progress)
+            services = self._services(stop)
+            with services.catalog.upkeep_later():
+                return orchestrator.ingest(services, request, progress)
 
     def plan_ingest(
         self,
@@ -320,7 +330,17 @@ class DataInterface(Access):
                 named_on_disk=True,
             )
 
-        return ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop)
+        return self._told_first(ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop))
+
+    def _told_first(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+        """Each outcome, and once it is told what its registration owes to later readers of the catalog."""
+        for outcome in outcomes:
+            yield outcome
+            self._upkeep()
+
+    def _upkeep(self) -> None:
+        if "_catalog" in self.__dict__:
+            self._catalog.upkeep()
 
     def batch(
         self,
@@ -384,7 +404,13 @@ class DataInterface(Access):
             not_unfinished=tuple(not_unfinished),
         )
 
-        def ingest(rec_dir: Path, standing: Standing | None, slot: Slot, look: Surveyed) -> IngestResult | IngestPlan:
+        def ingest(
+            rec_dir: Path,
+            standing: Standing | None,
+            slot: Slot,
+            look: Surveyed,
+            objects: Sequence[ObjectInfo] | None,
+        ) -> IngestResult | IngestPlan:
             def register(wanted: Registration) -> Registered:
                 slot.leave()
                 return self._committer.register(wanted)
@@ -392,7 +418,7 @@ class DataInterface(Access):
             request = self._request(rec_dir / MANIFEST_NAME, rec_dir, None, rows, named_on_disk=True)
             with self._running() as stop:
                 slot.check()
-                known = replace(request, standing=standing or (None, ()))
+                known = replace(request, standing=standing or (None, ()), objects=objects)
                 if look.state == state_of_scan(request.local.scan.files):
                     known = replace(known, seen_at=look.seen_at)
                 if dry_run:
@@ -400,7 +426,8 @@ class DataInterface(Access):
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
                 services = replace(self._services(stop), register=register)
-                return orchestrator.ingest(services, known, progress)
+                with services.catalog.upkeep_later():
+                    return orchestrator.ingest(services, known, progress)
 
         def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
             return self.reconstruct_dir(rec_dir, progress=slot.check)
@@ -417,6 +444,7 @@ class DataInterface(Access):
             ),
             self._listed,
             self.stop,
+            self._upkeep,
             lambda: self._catalog.maintain(),
         )
         return BatchRun(found, verbs_of_it, options)
@@ -774,17 +802,12 @@ class DataInterface(Access):
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> Iterator[RecordingCheck]:
         """As ``verify``, a recording at a time: what has been looked at is not kept. Raises once it is iterated over."""
-        from ursa.verify import candidates, could_not, in_order
+        from ursa.verify import candidates, in_order
 
         picked, depth = parse_subset(subset), None if level is None else choice(Level, level, "level")
-        refs, named, wrong = list(refs), [], []
-        for ref in refs:
-            try:
-                named.append(self._subject_of(ref))
-            except (InvalidRecordingError, ManifestError, RecordingNotFoundError) as error:
-                if len(refs) == 1:
-                    raise
-                wrong.append(could_not(ref, error))
+        refs = list(refs)
+        objects = self._begin_listing(refs[:_LISTED_EARLY])
+        named, wrong = self._named(refs)
         for check in wrong:
             on_file(check.rec_id, check.files[0])
             yield check
@@ -799,14 +822,60 @@ class DataInterface(Access):
             if executor is not None:
                 checks = in_order(executor, self._remote("_verify_one"), self._verify_one, items, on_file)
             else:
-                checks = (self._verify_one(*item, on_file) for item in items)
+                checks = self._checked_here(items, objects, on_file)
             rows = {subject.rec_id: subject.rows for subject in group}
             for check in checks:
                 self._upgrade_checked(check, rows.get(check.rec_id, []))
                 yield check
 
+    def _begin_listing(self, refs: Sequence[Path | str]) -> dict[str, Future[list[ObjectInfo]]]:
+        """Begin to list the recordings that are named in full, beside the look into the catalog."""
+        from ursa.verify import stated_rec_id
+
+        raw, prefix = RetryingStore(self._raw, RetryPolicy()), self.profile.raw.prefix
+        rec_ids = filter(None, map(stated_rec_id, refs))
+        return {name: begin(lambda name=name: list(raw.list(f"{prefix}{name}/"))) for name in rec_ids}  # type: ignore[misc]
+
+    def _named(self, refs: Sequence[Path | str]) -> tuple[list[Subject], list[RecordingCheck]]:
+        """What these are, as the catalog is now; and the verdicts for what can't be looked at, which is raised of a single
+        one.
+        """
+        from ursa.verify import could_not
+
+        named, wrong = [], []
+        with self.snapshot() if refs else contextlib.nullcontext():
+            for ref in refs:
+                try:
+                    named.append(self._subject_of(ref))
+                except (InvalidRecordingError, ManifestError, RecordingNotFoundError) as error:
+                    if len(refs) == 1:
+                        raise
+                    wrong.append(could_not(ref, error))
+        return named, wrong
+
+    def _checked_here(
+        self,
+        items: Sequence[tuple[Subject, Level | None, Collection[tuple[str, str]] | None]],
+        objects: dict[str, Future[list[ObjectInfo]]],
+        on_file: Callable[[str, FileCheck], object],
+    ) -> Iterator[RecordingCheck]:
+        """One recording after the other, while the next ones are listed. ``objects``: listings that have begun."""
+        from ursa.verify import list_subject
+
+        with self._running() as stop:
+            raw = self._raw_for(stop)
+
+            def list_one(subject: Subject) -> Listing:
+                known = objects.pop(subject.rec_id, None)
+                return list_subject(raw, self.profile.raw.prefix, subject, known.result() if known else None)
+
+            for item, listed in zip(items, ahead(list_one, [item[0] for item in items]), strict=True):
+                yield self._verify_one(*item, on_file, listed)
+
     def _subjects(self, named: list[Subject], everything: bool) -> Iterator[list[Subject]]:
         """What is to be verified, some thousand recordings at a time: the rows of all of them need not fit in memory."""
+        from ursa.verify import Subject
+
         if named:
             yield named
         rows = sorted(self.list_recordings(), key=lambda row: row.rec_id) if everything else []
@@ -814,7 +883,7 @@ class DataInterface(Access):
         del rows
         for start in range(0, len(hashes), _VERIFIED_AT_ONCE):
             found = overview(self._catalog, recording_hash=hashes[start : start + _VERIFIED_AT_ONCE])
-            yield [self._subject(item.recording.rec_id, item) for item in found]
+            yield [Subject(item.recording.rec_id, item.recording, item.modalities, None) for item in found]
 
     def _upgrade_checked(self, check: RecordingCheck, rows: Sequence[FileRow]) -> None:
         there = {row.path: row for row in rows}
@@ -835,6 +904,7 @@ class DataInterface(Access):
         level: Level | None,
         chosen: Collection[tuple[str, str]] | None,
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
+        listed: Future[Listing] | None = None,
     ) -> RecordingCheck:
         """Here, or in an executor's worker."""
         from ursa.verify import Means, verify
@@ -842,7 +912,7 @@ class DataInterface(Access):
         with self._running() as stop:
             raw = self._raw_for(stop)
             means = Means(self._engine, raw, self.profile.raw.prefix, self._proofs, self._allowance)
-            return verify(means, subject, level, chosen=chosen, on_file=on_file)
+            return verify(means, subject, level, chosen=chosen, on_file=on_file, listed=listed)
 
     def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
         """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first.
@@ -1050,31 +1120,29 @@ class DataInterface(Access):
         )
 
     def _subject_of(self, ref: Path | str) -> Subject:
-        from ursa.verify import looks_like_directory
+        from ursa.verify import Subject, looks_like_directory, stated_rec_id
 
+        catalog, rec_id = self._catalog, stated_rec_id(ref)
+        if rec_id is not None:
+            catalog.bring_standing(by_rec_id([rec_id]))
         if not looks_like_directory(ref):
-            with self.snapshot():
-                row = self.resolve(str(ref))
-                return self._subject(row.rec_id, self.overview(row.recording_hash)[0])
+            return self._subject(catalog.resolve(str(ref)))
         try:
             manifest = load_manifest(Path(ref)).manifest
         except ManifestNotFoundError:
             manifest = None
-        rec_id = Path(ref).absolute().name
-        with self.snapshot():
-            found = self.list_recordings({"rec_id": rec_id})
-            subject = self._subject(rec_id, self.overview(found[0].recording_hash)[0] if found else None)
+        name = Path(ref).absolute().name
+        found = catalog.list_recordings({"rec_id": name})
+        subject = self._subject(found[0]) if found else Subject(name, None, (), None)
         registered = [row.path for row in subject.rows]
         scan = scan_recording(Path(ref), manifest=manifest, key_prefix=self.profile.raw.prefix, registered=registered)
         return replace(subject, disk=scan.by_path)
 
-    @staticmethod
-    def _subject(rec_id: str, item: RecordingOverview | None) -> Subject:
+    def _subject(self, row: RecordingRow) -> Subject:
         from ursa.verify import Subject
 
-        if item is None:
-            return Subject(rec_id, None, (), None)
-        return Subject(rec_id, item.recording, item.modalities, None)
+        modalities = (item for item in self._catalog.modalities_for([row]) if covers(row, item))
+        return Subject(row.rec_id, row, tuple(modalities), None)
 
     def _derive_here(self, stop: Stop) -> Deriver:
         from ursa.rebuild.derive import derive
@@ -1144,20 +1212,18 @@ class DataInterface(Access):
         return replace(self._services(stop), upgrade=lambda _wanted: None)
 
     def _services(self, stop: Stop) -> Services:
-        with self._opening, ThreadPoolExecutor(1) as beside:
-            # The catalog opens in a dozen round trips; meanwhile this thread loads what the raw bucket needs.
-            catalog = beside.submit(lambda: self._catalog)
-            raw = self._raw_for(stop)
+        with self._opening:
             return Services(
-                raw,
+                self._raw_for(stop),
                 self.profile.raw.prefix,
                 self.profile.rig_timezone,
-                catalog.result(),
+                self._catalog,
                 self._committer.register,
                 self._upgrade,
                 self._files,
                 self._proofs,
                 self._hashes,
+                self._admitted,
                 self.profile.reread_after_s,
                 self._engine,
                 self._counter,

@@ -12,13 +12,13 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from ursa.bucket.listing import files_of, list_recording
+from ursa.bucket.listing import Listing, files_of, list_recording
 from ursa.bucket.presence import SidecarState, sidecar_state
 from ursa.bucket.proof import Proof, Proofs, from_etags, known, measure_now
 from ursa.catalog.metadata import Sidecar, sidecars, workers_of
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.errors import InvalidRecordingError, ManifestError, UrsaError, unexpected
-from ursa.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from ursa.manifest import MAX_MANIFEST_BYTES, check_rec_id, parse_manifest
 from ursa.parallel import result_of, submit
 from ursa.policies import Evidence, Level, Mark
 from ursa.recording import PARTICIPANT_NAME, LocalFile, is_sidecar, parse_participant
@@ -159,6 +159,13 @@ def in_order(
         raise
 
 
+def list_subject(
+    store: Store, raw_prefix: str, subject: Subject, objects: Sequence[ObjectInfo] | None = None
+) -> Listing:
+    """What the bucket has of a subject. ``objects``: what lies under its prefix, where that is known."""
+    return list_recording(store, f"{raw_prefix}{subject.rec_id}/", subject.rows, objects)
+
+
 def verify(
     means: Means,
     subject: Subject,
@@ -166,16 +173,16 @@ def verify(
     *,
     chosen: Collection[tuple[str, str]] | None = None,
     on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
+    listed: Future[Listing] | None = None,
 ) -> RecordingCheck:
     """Check a recording: one listing, files in parallel. ``on_file`` is called in this thread as files are done.
 
     ``level``: None is what the question needs, see ``Subject.level``. ``chosen``: (rec_id, path) of the files to check;
-    None is all of them.
+    None is all of them. ``listed``: the listing, where it has begun.
     """
     depth = subject.level(level)
-    prefix = f"{means.raw_prefix}{subject.rec_id}/"
     rows = subject.rows
-    listing = list_recording(means.store, prefix, rows)
+    listing = listed.result() if listed else list_subject(means.store, means.raw_prefix, subject)
     disk = subject.disk or {}
     registered = {row.path for row in rows}
     beside = [
@@ -377,6 +384,14 @@ def could_not(ref: Path | str, error: UrsaError) -> RecordingCheck:
     return RecordingCheck(
         path.name or str(ref), None, (FileCheck("", Mark.ERROR, 0, "", error.message),), path.is_dir()
     )
+
+
+def stated_rec_id(ref: str | Path) -> str | None:
+    """The rec_id that a reference is or that its directory is called by; None where the catalog has to be asked."""
+    name = Path(ref).absolute().name if looks_like_directory(ref) else str(ref)
+    with suppress(InvalidRecordingError):
+        return check_rec_id(name)
+    return None
 
 
 def looks_like_directory(ref: str | Path) -> bool:

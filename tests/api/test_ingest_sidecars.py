@@ -43,8 +43,10 @@ def test_the_manifest_comes_last(
     assert slow.hits == 1
     log = [entry for entry in proxy.log if PROBE not in entry.path]
     written = [entry.path for entry in log if entry.kind == "put" and f"/{weed_buckets.raw}/" in entry.path]
-    assert [path.rpartition("/")[2] for path in written[-2:]] == ["participant.txt", "manifest.json"]
-    assert len(written) == 6
+    assert written[-1].endswith("/manifest.json") and len(written) == 6
+    (last,) = (entry for entry in log if entry.path == written[-1])
+    # participant.txt goes beside the files.
+    assert all(entry.answered_s <= last.started_s for entry in log if entry.path in written[:-1])
     rows = [entry.path for entry in log if entry.method == "PUT" and f"/{weed_buckets.assets}/" in entry.path]
     tables = list(dict.fromkeys(path.split("/catalog/v1/")[1].split("/")[0] for path in rows))
     assert tables[-1] == "recordings"
@@ -105,7 +107,7 @@ def test_a_participant_file_that_arrives_meanwhile_stays(
     rec_dir = make_recording(tmp_path, REC, FILES, participant="Aria Lin")
 
     def callback(event: UploadProgress) -> None:
-        if event.phase == "sidecars":
+        if event.phase == "plan":
             put(weed_buckets, PREFIX + "participant.txt", body)
 
     result = ingest(data, rec_dir, "Aria Lin", progress=callback)

@@ -235,7 +235,7 @@ def alone(
     def listed(stopped: Callable[[], object]) -> Listed:
         return Listed(LocalStore(Path.home(), "raw"), "recordings/", stopped, ranges=False)
 
-    verbs = Verbs(ingest, lambda *_: None, standings, survey, listed, stop, lambda: None)
+    verbs = Verbs(ingest, lambda *_: None, standings, survey, listed, stop, lambda: None, lambda: None)
     return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
 
 

@@ -242,3 +242,43 @@ def test_another_etag_is_compared_once_and_noted(
     client.put_object(Bucket=registered.raw, Key=key, Body=body[::-1] if path != "notes.txt" else b"x")
     second = run(s3_config(registered), tmp_path)[1]
     assert second.status == "fail" and type(second.error).__name__ == "ObjectConflictError"
+
+
+def test_what_was_begun_before_it_is_known_which_are_registered(bucket: Bucket) -> None:
+    """The others are listed no further, and the objects of those that are left are at hand once."""
+    with closing(Listed(bucket.store, PREFIX, lambda: None, ranges=True)) as listed:
+        listed.begin(NAMES, 0)
+        wanted = NAMES[10:20]
+        listed.begin(wanted, 10 * FILES)
+        assert {name: listed.of(name) for name in wanted} == {name: bucket.truth[name] for name in wanted}
+        assert listed.of(NAMES[0]) is None and listed.objects(NAMES[0]) is None
+        objects = listed.objects(wanted[0]) or ()
+        assert (
+            frozenset(object_digest(info.key, info.size_bytes, info.etag) for info in objects)
+            == bucket.truth[wanted[0]]
+        )
+        assert listed.objects(wanted[0]) is None
+        listed.forget_objects(wanted[1])
+        assert listed.objects(wanted[1]) is None
+
+
+def test_a_range_that_turns_out_long_is_shared(bucket: Bucket) -> None:
+    before = bucket.counter.snapshot()
+    with closing(Listed(bucket.store, PREFIX, lambda: None, ranges=True)) as listed:
+        listed.begin(NAMES, 0)
+        listed.begin(NAMES, 400_000)
+        assert {name: listed.of(name) for name in NAMES} == bucket.truth
+    assert sum(bucket.counter.since(before).values()) <= 4 * 3
+
+
+def test_objects_are_kept_within_bounds_and_a_time(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = len(NAMES[0]) * FILES
+    monkeypatch.setattr("ursa.batch.listed.MOST_KEPT_BYTES", 10 * 3 * one)
+    with closing(Listed(bucket.store, PREFIX, lambda: None, ranges=True)) as listed:
+        listed.begin(NAMES, RECORDINGS * FILES)
+        assert listed.of(NAMES[-1]) == bucket.truth[NAMES[-1]]
+        found = [listed.objects(name) for name in NAMES[1:]]
+        assert found[0] is not None and found[-1] is None
+        assert all(objects is None or len(objects) == FILES for objects in found)
+        monkeypatch.setattr("ursa.batch.listed.FRESH_FOR_S", -1.0)
+        assert listed.objects(NAMES[0]) is None

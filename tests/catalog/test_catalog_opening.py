@@ -113,3 +113,11 @@ def test_the_allocator_is_told_before_it_is_loaded(own: str | None) -> None:
     environment |= {"_RJEM_MALLOC_CONF": own} if own else {}
     run = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
     assert run.stdout.strip() == (own or "dirty_decay_ms:0,narenas:2")
+
+
+def test_a_process_that_ends_while_tables_are_opened(tmp_path: Path) -> None:
+    """deltalake's calls come back to no interpreter, and the process ends with a crash in place of its own exit code."""
+    Place(tmp_path).catalog().refresh()
+    command = [sys.executable, str(Path(__file__).with_name("leaving.py")), str(tmp_path)]
+    for _ in range(3):
+        assert subprocess.run(command, check=False).returncode == 0

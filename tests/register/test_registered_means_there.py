@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+import ursa.catalog.tables as tables
 import ursa.register.committer as committer
 import ursa.register.from_r2 as from_r2
+import ursa.register.orchestrator as orchestrator
 from helpers import make_recording, write_node_manifest
 from ursa import DataInterface, MissingFilesError, RecordingExistsError
 from ursa.catalog.catalog import Catalog
@@ -75,14 +77,14 @@ def test_a_finished_ingest_does_not_take_back_what_another_has_overwritten(
     first = make_recording(tmp_path / "a", REC, {"eeg_a/a.edf": b"old" * 10})
     second = make_recording(tmp_path / "b", REC, {"eeg_a/a.edf": b"new!" * 10})
     other = opened(tmp_path)
-    check = _Round._check_modalities
+    check = _Round._look_again
 
     def overtaken(self: _Round) -> None:
-        monkeypatch.setattr(_Round, "_check_modalities", check)
+        monkeypatch.setattr(_Round, "_look_again", check)
         other.ingest(second / "manifest.json", second, overwrite=True, replace_objects=True)
         check(self)
 
-    monkeypatch.setattr(_Round, "_check_modalities", overtaken)
+    monkeypatch.setattr(_Round, "_look_again", overtaken)
     data.ingest(first / "manifest.json", first)
     (row,) = data.list_modalities()
     assert row.files[0].sha256 == hashlib.sha256(b"new!" * 10).hexdigest()
@@ -168,7 +170,7 @@ def test_a_failure_after_the_commit_is_told_as_such(
 
     rec_dir = make_recording(tmp_path / "nas", REC, FILES)
 
-    def unreachable(_self: Catalog) -> bool:
+    def unreachable(_self: Catalog, *_tables: object) -> bool:
         raise StorageError("the server is gone")
 
     with monkeypatch.context() as patched, pytest.raises(StorageError, match="is written, but") as told:
@@ -177,6 +179,52 @@ def test_a_failure_after_the_commit_is_told_as_such(
     assert "same command again" in (told.value.hint or "")
     with pytest.raises(RecordingExistsError):
         data.ingest(rec_dir / "manifest.json", rec_dir)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_files_are_merged_once_the_outcome_is_told(
+    batch: bool, data: DataInterface, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "SMALL_EVERY", 1)
+    merged: list[str] = []
+
+    def merge_files(table: tables.CatalogTable[Any], _below_bytes: int) -> None:
+        merged.append(table.kind.name)
+
+    monkeypatch.setattr(tables.CatalogTable, "merge_files", merge_files)
+    rec_dir = make_recording(tmp_path / "nas", REC, FILES, participant="Aria Lin")
+    outcomes = iter(data.batch([rec_dir.parent]) if batch else data.ingest_dirs([rec_dir]))
+    assert next(outcomes).status == "ok" and merged == []
+    assert list(outcomes) == [] and {"recordings", "modalities", "participants"} <= {*merged}
+    # A caller of its own has nobody to be told before.
+    merged.clear()
+    other = make_recording(tmp_path / "nas", "rec_20260521_000000_aa", FILES | {"mic_b/a.wav": b"wav"})
+    data.ingest(other / "manifest.json", other)
+    assert {"recordings", "modalities"} <= {*merged}
+
+
+def test_what_was_seen_while_the_files_were_proven_need_not_be_seen_again(
+    data: DataInterface, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove, seen = orchestrator._prove, threading.Event()
+    syncs: list[int] = []
+    sync = Catalog._sync
+
+    def synced(catalog: Catalog) -> None:
+        sync(catalog)
+        syncs.append(1)
+        if len(syncs) > 1:
+            seen.set()  # its lock is still held: who registers waits for that
+
+    def proven(*arguments: Any) -> Any:
+        assert seen.wait(60)
+        return prove(*arguments)
+
+    monkeypatch.setattr(Catalog, "_sync", synced)
+    monkeypatch.setattr(orchestrator, "_prove", proven)
+    rec_dir = make_recording(tmp_path / "nas", REC, FILES)
+    data.ingest(rec_dir / "manifest.json", rec_dir)
+    assert len(syncs) == 2  # for the plan, and beside the proof
 
 
 def test_threads_that_wait_share_a_commit(data: DataInterface, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

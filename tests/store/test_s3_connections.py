@@ -122,7 +122,7 @@ def test_closed_at_the_moment_of_a_request(weed_buckets: Buckets) -> None:
 
 
 def test_a_conditional_write_is_not_sent_twice_unasked(weed_buckets: Buckets) -> None:
-    """The first may have arrived: whoever repeats it must know that, to tell a refusal from another writer's."""
+    """The first may have arrived: the caller that repeats it must know that, to tell a refusal from another writer's."""
     server = Closing()
     store = store_at(server.url, weed_buckets)
     b"".join(store.stream("k"))

@@ -148,7 +148,7 @@ def test_a_file_that_is_none(
     assert (raised.value.path, raised.value.key) == (str(bundle), name)
 
 
-# --- nobody vouches
+# --- a certificate that is not trusted
 
 
 def refused(store: S3Store) -> StorageError:
@@ -160,7 +160,7 @@ def refused(store: S3Store) -> StorageError:
     return raised.value
 
 
-def test_nobody_vouches(front: TlsFront, weed_buckets: Buckets) -> None:
+def test_a_certificate_of_an_unknown_authority(front: TlsFront, weed_buckets: Buckets) -> None:
     error = refused(store_at(front.url, weed_buckets))
     assert "the certificate of localhost is not trusted" in error.message
     assert "asked was the system's store" in error.message

@@ -81,9 +81,11 @@ def test_four_puts_and_nothing_left(weed_buckets: Buckets, fault_proxy: Proxied)
     store = store_at(weed_buckets.at(proxy.url))
     assert store.conduct() == GOOD
     asked = [entry for entry in proxy.log if entry.method == "PUT"]
-    assert [entry.status for entry in asked] == [400, 200, 412, 412]
+    # Two and two go side by side.
+    assert [sorted(entry.status for entry in asked[i : i + 2]) for i in (0, 2)] == [[200, 400], [412, 412]]
     assert all(f"/recordings/{PROBE_DIR}" in entry.path for entry in asked)
-    assert asked[0].path != asked[1].path == asked[2].path == asked[3].path
+    new = next(entry.path for entry in asked if entry.status == 200)
+    assert [entry.path for entry in asked if entry.status != 400] == [new] * 3
     assert probes(proxy) == ["PUT"] * 4 + ["DELETE"]
     assert list(store.list("")) == []
 
@@ -204,26 +206,26 @@ def test_a_server_that_ignores_conditions_is_not_written_to(
         assert "(If-None-Match: *, If-Match)" in str(raised.value) and "R2 does" in (raised.value.hint or "")
         assert raised.value.exit_code == 1 and type(raised.value) is StorageError
     assert [entry for entry in proxy.log if PROBE_DIR not in entry.path] == []
-    assert probes(proxy).count("PUT") == 4
+    assert probes(proxy).count("PUT") >= 4  # rclone may answer 500 to one of two writes of a key
     assert list(store.list("")) == []
     assert [path for path in (tmp_path / "rclone" / "data").rglob("*") if path.is_file()] == []
     # A server that is fixed must not be refused for a month.
     assert notes.notes == {}
 
 
-@pytest.mark.parametrize(("nth", "status", "ignored"), [
-    (1, 501, "If-None-Match: * on a new key, which it answered with 501"),
-    (2, 501, "If-None-Match: *"),
-    (3, 400, "If-Match"),
+@pytest.mark.parametrize(("nth", "ignored"), [
+    (0, {"If-None-Match: * on a new key, which it answered with 501"}),
+    (1, {"If-None-Match: *", "If-Match"}),
 ])  # fmt: skip
 def test_a_condition_that_is_not_known_there(
-    weed_buckets: Buckets, fault_proxy: Proxied, nth: int, status: int, ignored: str
+    weed_buckets: Buckets, fault_proxy: Proxied, nth: int, ignored: set[str]
 ) -> None:
     proxy = fault_proxy(weed_buckets.server)
     count = iter(range(10))
-    proxy.fail(lambda method, *_: method == "PUT" and next(count) == nth, 1, status, code="NotImplemented")
+    # The probe's second key: the first request asks alone, which of the next two comes first nobody knows.
+    proxy.fail(lambda _, path, *__: path.endswith("-2") and next(count) == nth, 1, 501, code="NotImplemented")
     found = store_at(weed_buckets.at(proxy.url)).conduct()
-    assert found is not None and not found.conditions and ignored in found.ignored
+    assert found is not None and not found.conditions and ignored & {*found.ignored}
 
 
 # --- what is no answer
@@ -260,7 +262,7 @@ def test_a_key_that_may_not_write(weed_buckets: Buckets, fault_proxy: Proxied) -
     store = store_at(weed_buckets.at(proxy.url))
     with pytest.raises(CredentialsError, match="role raw_rw"):
         put(store, "k")
-    assert proxy.count() == 1
+    assert proxy.count() == 2  # side by side
     proxy.clear()
     assert put(store, "k") is Evidence.SHA256
 

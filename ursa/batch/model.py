@@ -12,6 +12,7 @@ from ursa.catalog.standings import Standing as Standing  # where others import i
 from ursa.catalog.standings import Standings
 from ursa.policies import Existing, OnFailure
 from ursa.register.results import IngestPlan, IngestResult
+from ursa.store import ObjectInfo
 
 
 @dataclass
@@ -38,18 +39,21 @@ class Slot:
 class Verbs:
     """What a batch does with a recording; made by ``ursa.interface``.
 
-    ``ingest``: with how the recording stands in the catalog (None: it is in none); a dry run only plans. It leaves its
+    ``ingest``: with how the recording stands in the catalog (None: it is in none), and what the bucket
+    lists of it (None: nobody knows); a dry run only plans. It leaves its
     slot before it registers. It and ``reconstruct`` check their slot once ``stop`` reaches them, so that whoever stops
     a run is heard in any case. ``standings``: of these recordings, which have their turn in this order. ``survey``: walks
-    these directories; ``listed``: lists recordings of the bucket.
+    these directories; ``listed``: lists recordings of the bucket. ``upkeep``: what registrations owe to later readers of the
+    catalog, once they are told; ``maintain``: more of that, at the end.
     """
 
-    ingest: Callable[[Path, Standing | None, Slot, Surveyed], IngestResult | IngestPlan]
+    ingest: Callable[[Path, Standing | None, Slot, Surveyed, Sequence[ObjectInfo] | None], IngestResult | IngestPlan]
     reconstruct: Callable[[Path, Slot], object]
     standings: Callable[[Sequence[str]], Standings]
     survey: Callable[[Sequence[Path]], Survey]
     listed: Callable[[Callable[[], object]], Listed]
     stop: Callable[[], object]
+    upkeep: Callable[[], object]
     maintain: Callable[[], object]
 
 

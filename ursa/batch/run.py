@@ -83,13 +83,14 @@ class BatchRun:
     """Told, from any thread, what the run should not do in silence."""
     _survey: Survey = field(init=False)
     _listed: Listed = field(init=False)
+    _names: list[str] = field(init=False)
     _forgotten_bytes: int = 0
     _answered_at: float = float("-inf")
     _standings: Standings = field(init=False)
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        names = [path.name for path in self.found.rec_dirs]
+        self._names = names = [path.name for path in self.found.rec_dirs]
         self._standings = self.verbs.standings([name if _is_rec_id(name) else "" for name in names])
         self._survey = self.verbs.survey(self.found.rec_dirs)
         self._listed = self.verbs.listed(self._check)
@@ -113,10 +114,13 @@ class BatchRun:
         timer = self._timer()
         if self.options.existing is Existing.SKIP:
             self._survey.start()
+            # Beside the look into the catalog, which tells how many of these are to be listed.
+            self._listed.begin(sorted(set(filter(_is_rec_id, self._names[:_WAITING]))), 0)
         try:
             for outcome in self._outcomes():
                 self._count(outcome)
                 yield outcome
+                self.verbs.upkeep()
             if self.counts["ok"] and not self.options.dry_run and self.ended_by is None:
                 self._maintain()
         finally:
@@ -218,7 +222,7 @@ class BatchRun:
             return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped, reached=False)
         try:
             standing = self._standings.now(rec_id) if again else self._standings.of(rec_id)
-            outcome = self._judge(rec_dir, rec_id, standing, slot)
+            outcome = self._judge(rec_dir, rec_id, standing, slot, again=again)
         except RecordingExistsError as error:
             outcome = registered(rec_dir, rec_id, error, self.options.existing)
         except ManifestNotFoundError as error:
@@ -234,7 +238,7 @@ class BatchRun:
         self._heed(outcome, began)
         return outcome
 
-    def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None, slot: Slot) -> Outcome:
+    def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None, slot: Slot, *, again: bool) -> Outcome:
         check_rec_id(rec_id)
         options = self.options
         if options.settle_s and changed_within(str(rec_dir), options.settle_s):
@@ -247,18 +251,21 @@ class BatchRun:
                 look = self._survey.again(rec_dir)
                 verdict = judge(look, *standing, self._listed.of(rec_id))
             if verdict.have:
+                self._listed.forget_objects(rec_id)
                 return Outcome(rec_dir, rec_id, "have", told=verdict.told)
             if verdict.reread and not options.trust_mtime and not self._survey.has_turn(rec_dir):
                 return Outcome(rec_dir, rec_id, "skip", reason=_waits(look))
             if not options.trust_mtime:
                 self._warn_of(look)
+        # Whoever has had its turn before this one has changed what was listed.
+        objects = None if again else self._listed.objects(rec_id)
         try:
-            result = self.verbs.ingest(rec_dir, standing, slot, look)
+            result = self.verbs.ingest(rec_dir, standing, slot, look, objects)
         except ManifestNotFoundError:
             if not options.reconstruct_missing or options.dry_run:
                 raise
             self.verbs.reconstruct(rec_dir, slot)
-            result = self.verbs.ingest(rec_dir, standing, slot, look)
+            result = self.verbs.ingest(rec_dir, standing, slot, look, objects)
         if isinstance(result, IngestPlan):
             return Outcome(rec_dir, rec_id, "ok", plan=result)
         return Outcome(rec_dir, rec_id, "ok", result=result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from ursa.beside import each
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
 from ursa.names import nfc
 from ursa.store import ObjectInfo
@@ -57,10 +58,16 @@ class Listing:
         return info.key if info else self.prefix + path
 
 
-def list_recording(store: Lists, prefix: str, rows: Iterable[FileRow] = ()) -> Listing:
-    """One LIST of the recording's prefix, and one for each directory elsewhere that ``rows`` have keys in."""
-    wanted = {prefix} | {_directory(row.key) for row in rows if row.key and not row.key.startswith(prefix)}
-    return Listing(prefix, [info for place in sorted(wanted) for info in store.list(place)])
+def list_recording(
+    store: Lists, prefix: str, rows: Iterable[FileRow] = (), objects: Iterable[ObjectInfo] | None = None
+) -> Listing:
+    """One LIST of the recording's prefix, unless ``objects`` are what it has; and beside it one for each directory elsewhere
+    that ``rows`` have keys in.
+    """
+    elsewhere = {_directory(row.key) for row in rows if row.key and not row.key.startswith(prefix)}
+    wanted = sorted(elsewhere if objects is not None else elsewhere | {prefix})
+    found = each(lambda place: list(store.list(place)), wanted)
+    return Listing(prefix, [*(objects or ()), *(info for place in found for info in place)])
 
 
 def files_of(row: RecordingRow | None, modalities: Iterable[ModalityRow]) -> list[FileRow]:

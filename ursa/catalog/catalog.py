@@ -52,6 +52,8 @@ class Catalog:
         self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
         self.refreshed_at = float("-inf")
         self._reading = 0
+        self._putting_off = 0
+        self._counting = threading.Lock()
 
     @classmethod
     def open(cls, home: CatalogHome) -> Self:
@@ -71,7 +73,9 @@ class Catalog:
     def _table(self, kind: TableKind[T], prefix: str) -> CatalogTable[T]:
         home = self.home
         replica = home.replica(prefix, kind.name)
-        return self.table_class(kind)(kind, home.table_uri(prefix, kind.name), replica, home.author)
+        table = self.table_class(kind)(kind, home.table_uri(prefix, kind.name), replica, home.author)
+        table.put_off = lambda: self._putting_off > 0
+        return table
 
     def _open(self, prefix: str) -> None:
         """Open the replicas of a prefix, as they were left; nothing is asked."""
@@ -126,11 +130,15 @@ class Catalog:
             finally:
                 self._reading -= 1
 
-    def follow_pointer(self) -> bool:
-        """Read the pointer again; where it has flipped, open what it names now and return True."""
+    def follow_pointer(self, *tables: CatalogTable[Any]) -> bool:
+        """Read the pointer again, and beside it the news of ``tables``; where it has flipped, open what it names now and
+        return True.
+        """
         with self.lock:
-            before, pointer = self.pointer, self._fixed or self.home.pointer()
-            if pointer.prefix == before.prefix:
+            before, asked = self.pointer, begin(self._read_pointer)
+            for table in tables:
+                table.refresh()
+            if asked.result().prefix == before.prefix:
                 return False
             self.refresh()
             return True
@@ -165,6 +173,14 @@ class Catalog:
                 return
             self._sync()
             self.refreshed_at = began
+
+    def refresh_if_idle(self) -> None:
+        """The same, unless somebody is at the catalog: who commits refreshes it anyway."""
+        if self.lock.acquire(blocking=False):
+            try:
+                self.refresh()
+            finally:
+                self.lock.release()
 
     def _sync(self) -> None:
         asked = begin(self._read_pointer)
@@ -213,6 +229,32 @@ class Catalog:
         finally:
             first.result()
 
+    def bring(self, *wanted: tuple[CatalogTable[Any], Where]) -> None:
+        """Fetch the data files that these questions need, side by side, where they are not here. Raises as the questions."""
+        each(lambda item: item[0].need(item[1]), wanted)
+
+    def bring_standing(self, where: Where) -> None:
+        """The same for recordings that meet a condition on their rec_id, with their modalities."""
+        self.bring((self.recordings, where), (self.modalities, where))
+
+    @contextlib.contextmanager
+    def upkeep_later(self) -> Iterator[None]:
+        """What commits owe to later readers waits until somebody calls ``upkeep``: a registration is told before that."""
+        with self._counting:
+            self._putting_off += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._putting_off -= 1
+
+    def upkeep(self) -> None:
+        """Checkpoints that are owed, and files to be merged; that it fails is no error."""
+        tables: tuple[CatalogTable[Any], ...] = self._tables or ()
+        if any(table.owes for table in tables):
+            with self.lock:
+                each(lambda table: table.upkeep(), tables)
+
     def maintain(self) -> None:
         """Merge what a run has left in small files, for those who read next; that it fails is no error."""
         with self.lock:
@@ -248,6 +290,7 @@ class Catalog:
         """
         names = set(rec_ids)
         with self.snapshot():
+            self.bring_standing(by_rec_id(names))
             recordings = self.lookup_all(names, ())
             modalities: dict[str, list[ModalityRow]] = {row.rec_id: [] for row in recordings}
             of = {row.rec_id: row for row in recordings}

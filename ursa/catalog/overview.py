@@ -60,6 +60,7 @@ def overview(
             modalities=modalities,
             since=since,
             until=until,
+            names=True,
         ).recordings
         rows: dict[str, list[ModalityRow]] = {}
         of = {row.recording_hash: row for row in found}

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, RecordingRow, normalize_name
-from ursa.catalog.where import EVERYTHING, NOTHING, Where, at_or_after, before, by_hash, literal
+from ursa.catalog.where import EVERYTHING, NOTHING, Where, any_of, at_or_after, before, by_hash, by_rec_id, literal
 from ursa.errors import UsageError
 
 
@@ -47,6 +47,7 @@ def query(
     status: str | Iterable[str] | None = None,
     since: datetime | str | None = None,
     until: datetime | str | None = None,
+    names: bool = False,
 ) -> QueryResult:
     """Find recordings; every argument that is given narrows the result.
 
@@ -57,6 +58,7 @@ def query(
         status: of the modalities, such as ``"raw"``.
         since: earliest ``started_at``; a text is ISO 8601, UTC where it has no zone.
         until: ``started_at`` before this.
+        names: the rows of the recordings' participants are asked for next: they are fetched with the modalities.
     """
     wanted = None if modalities is None else frozenset(_several(modalities))
     statuses = None if status is None else frozenset(_several(status))
@@ -68,7 +70,14 @@ def query(
             *([before("started_at", moment(until))] if until is not None else []),
         ]
         wherever = functools.reduce(operator.and_, terms, EVERYTHING)
+        if not terms:
+            everybody = [(catalog.participants, EVERYTHING)] if names else []
+            catalog.bring((catalog.recordings, EVERYTHING), (catalog.modalities, EVERYTHING), *everybody)
         recordings = catalog.recordings.select(wherever, tail="ORDER BY rec_id")
+        if terms and names:
+            ids = {key for row in recordings for key in row.participant_ids}
+            of_these = by_rec_id(row.rec_id for row in recordings)
+            catalog.bring((catalog.modalities, of_these), (catalog.participants, any_of("participant_id", ids)))
         rows = catalog.modalities_for(recordings) if terms else catalog.modalities.select()
     return _result(recordings, rows, wanted, statuses)
 

@@ -156,6 +156,8 @@ def _room(catalog: Catalog) -> int:
 
 def _look_up(catalog: Catalog, rec_ids: Sequence[str]) -> _Found:
     names = set(filter(None, rec_ids))
+    if names:
+        catalog.bring_standing(rec_ids_from_to(names))
     near = overlapping(catalog.recordings.files(), names)
     recordings = _query(catalog.recordings, names, names_all=sum(file.rows for file in near) <= _NEAR * len(names))
     of_recordings = _places(recordings, names)

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from ursa.catalog.arrow import TableKind
-from ursa.catalog.author import ATTEMPT_KEY, WRITER_ID, commit_properties
+from ursa.catalog.author import ATTEMPT_KEY, commit_properties
 from ursa.catalog.author import Author as Author  # where others import it from
 from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile, overlapping
@@ -84,7 +84,11 @@ class _Try:
 class CatalogTable(OpenTable[Row]):
     """One table of a catalog, at a version and moved forward by ``refresh``. Not thread-safe."""
 
+    put_off: Callable[[], bool] | None = None
+    """Whether what a commit owes to later readers waits for ``upkeep``; None: it never does."""
     _won_at = float("-inf")
+    _took_s = _TURN_S
+    _merge_owed = _big_merge_owed = False
 
     @staticmethod
     def create(
@@ -122,7 +126,7 @@ class CatalogTable(OpenTable[Row]):
     def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``LostRaceError``, ``StorageError``."""
         operation = operation or ("freeze" if prefix else "thaw")
-        self._commit(
+        self.put(
             lambda table, about: table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
                 raise_if_not_exists=False,
@@ -181,16 +185,18 @@ class CatalogTable(OpenTable[Row]):
 
     def _give_way(self) -> None:
         """Who has just won waits for the others, who would lose to it again and again."""
-        lately = [writer for writer in self.replica.writers if writer]
-        others = len(set(lately) - {WRITER_ID})
-        if others and time.monotonic() - self._won_at < _TURN_S * others:
-            time.sleep(random.uniform(0, _TURN_S * others))
+        others = self.replica.others_lately()
+        turns_s = others * min(_TURN_S, 2 * self._took_s)
+        if time.monotonic() - self._won_at < turns_s:
+            time.sleep(random.uniform(0, turns_s))
 
     def _pushed(self, wanted: Prepared) -> bool:
         """Put a commit; returns False where another was faster, which is seen then. Raises as ``push``."""
+        began = time.monotonic()
         other = push(self.replica, wanted)
         if other is None:
             self._won_at = time.monotonic()
+            self._took_s = self._won_at - began
         else:
             # See the one that won, without asking what else there is: it is the newest as a rule.
             self.replica.advance(other)
@@ -253,7 +259,7 @@ class CatalogTable(OpenTable[Row]):
         before = self.replica.commit_here(self.version)
         return commit_properties(self.author, operation, op_id, previous=before.sha256 if before else None, **more)
 
-    def _commit(
+    def put(
         self,
         action: Callable[[DeltaTable, Any], object],
         operation: str,
@@ -279,12 +285,25 @@ class CatalogTable(OpenTable[Row]):
         return self.layout.writer(sum(file.rows for file in near))
 
     def _maintain(self) -> None:
-        """Write a checkpoint that is owed, and merge small files now and then; that it fails is no error (another writer
+        """After a commit: small files are merged now and then."""
+        self._merge_owed |= self.version % SMALL_EVERY == 0
+        self._big_merge_owed |= self.version % BIG_EVERY == 0
+        if self.put_off is None or not self.put_off():
+            self.upkeep()
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something to do for later readers."""
+        return self._merge_owed or owed(self.replica)
+
+    def upkeep(self) -> None:
+        """Write a checkpoint that is owed, and merge files where that is owed; that it fails is no error (another writer
         does, or the next one).
         """
         self.write_checkpoint(only_owed=True)
-        if self.version and self.version % SMALL_EVERY == 0:
-            seldom = self.version % BIG_EVERY == 0
+        merging, seldom = self._merge_owed, self._big_merge_owed
+        self._merge_owed = self._big_merge_owed = False
+        if merging:
             with contextlib.suppress(LostRaceError, CleanUpRefusedError, UrsaError):
                 self.merge_files(self.layout.big_bytes if seldom else self.layout.often_bytes)
                 if seldom:
@@ -358,7 +377,7 @@ class CatalogTable(OpenTable[Row]):
                 return
             for _ in range(_REBASES):
                 with contextlib.suppress(LostRaceError):
-                    self._commit(
+                    self.put(
                         lambda table, about: table.create_write_transaction(
                             list(new.actions),
                             "append",

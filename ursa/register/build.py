@@ -78,7 +78,8 @@ class Contents:
 @dataclass(frozen=True, slots=True)
 class Registration:
     """What one run wants in the catalog. ``stated_hash``: what its manifest states, None where it was derived.
-    ``replaced``: sidecars in the bucket that gave way to this run's.
+    ``replaced``: sidecars in the bucket that gave way to this run's. ``ready_at``, on the monotonic clock: the catalog as it
+    was seen since then will do to decide by; without it, as it is seen now.
     """
 
     row: RecordingRow
@@ -87,6 +88,7 @@ class Registration:
     stated_hash: str | None
     overwrite: bool
     replaced: frozenset[str] = frozenset()
+    ready_at: float = float("inf")
 
 
 def registration(
@@ -97,6 +99,7 @@ def registration(
     by: str,
     now: datetime | None = None,
     replaced: frozenset[str] = frozenset(),
+    ready_at: float = float("inf"),
 ) -> Registration:
     """The rows that a run asks for, stamped. ``recording_hash``: None derives it."""
     now = now or datetime.now(UTC)
@@ -109,4 +112,5 @@ def registration(
         contents.manifest.identity_hash,
         overwrite,
         replaced,
+        ready_at,
     )

@@ -7,11 +7,12 @@ group and takes nobody with it.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from ursa.beside import at_once
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.catalog.tables import Change
@@ -60,9 +61,6 @@ def register_all(catalog: Catalog, wanted: Sequence[Registration]) -> list[Regis
             if not group:
                 break
             done = _attempt(catalog, group, committed)
-            if _flipped(catalog, done):
-                # What was committed may have come too late for the rebuild: ask the catalog that is live now.
-                done = {i: outcome for i, outcome in done.items() if isinstance(outcome, UrsaError)}
             if catalog.pointer.prefix != began_in:
                 done = {i: _after_flip(catalog, wanted[i], done[i], committed.get(i)) for i in done}
             outcomes |= done
@@ -76,15 +74,6 @@ def _attempt(
         return dict(catalog.write(lambda: _Round(catalog, group, committed).run()))
     except UrsaError as error:
         return {i: _unfinished(committed[i], error) if i in committed else error for i in group}
-
-
-def _flipped(catalog: Catalog, done: dict[int, Registered | UrsaError]) -> bool:
-    """Look at the pointer once more; where that fails, nobody may be told that all is well."""
-    try:
-        return catalog.follow_pointer()
-    except UrsaError as error:
-        done |= {i: _unfinished(item, error) for i, item in done.items() if isinstance(item, Registered)}
-        return False
 
 
 def _unfinished(written: Registered, error: UrsaError) -> StorageError:
@@ -160,24 +149,38 @@ class _Round:
 
     def run(self) -> Mapping[int, Registered | UrsaError]:
         # The snapshot may be as old as the upload took: somebody may have registered these recordings since.
-        self.catalog.refresh()
+        ready_at = max(item.ready_at for item in self.wanted.values())
+        self.catalog.refresh(within_s=max(0.0, time.monotonic() - ready_at))
         for i, decision in self._decide(self.wanted).items():
             if isinstance(decision, UrsaError):
                 self.outcomes[i] = decision
             else:
                 self.decided[i] = decision
-        with ThreadPoolExecutor(1) as beside:
-            names = [name for i in self.decided for name in self.wanted[i].participants]
-            participants = beside.submit(self.catalog.ensure_participants, names, self.operation_id)
-            merging = [i for i, decision in self.decided.items() if decision.action is Action.MERGED]
-            if merging:
-                # The recording first: a killed merge then shows as a missing worker, which the next run adds.
-                participants.result()
-                self._write_recordings(merging)
-            self._write_modalities(self._modalities())
-            participants.result()
-            self._write_recordings([i for i in self.decided if i not in merging])
-        self._check_modalities()
+        merging = [i for i, decision in self.decided.items() if decision.action is Action.MERGED]
+        if merging:
+            # The recording first: a killed merge then shows as a missing worker, which the next run adds.
+            self._ensure_participants()
+            self._write_recordings(merging)
+        at_once(lambda: self._write_modalities(self._modalities()), self._ensure_participants)
+        self._write_recordings([i for i in self.decided if i not in merging])
+        return self._confirmed()
+
+    def _ensure_participants(self) -> None:
+        names = [name for i in self.decided for name in self.wanted[i].participants]
+        self.catalog.ensure_participants(names, self.operation_id)
+
+    def _confirmed(self) -> Mapping[int, Registered | UrsaError]:
+        """After the commits: are our modalities there, in the catalog that is live? Where that can't be told, nobody may be
+        told that all is well.
+        """
+        try:
+            flipped = self._look_again()
+        except UrsaError as error:
+            written = {i: item for i, item in self.outcomes.items() if isinstance(item, Registered)}
+            return self.outcomes | {i: _unfinished(item, error) for i, item in written.items()}
+        if flipped:
+            # What was committed may have come too late for the rebuild: ask the catalog that is live now.
+            return {i: item for i, item in self.outcomes.items() if isinstance(item, UrsaError)}
         return self.outcomes
 
     def _decide(self, wanted: Mapping[int, Registration]) -> dict[int, Decision | UrsaError]:
@@ -303,20 +306,23 @@ class _Round:
         now = {row.rec_id: row for row in self._lookup(ours.values())} if ours else {}
         return {i for i, row in ours.items() if now.get(row.rec_id) == row}
 
-    def _check_modalities(self) -> None:
-        """Look once more that our modalities are there: a run that lost may have written over them before it knew."""
+    def _look_again(self) -> bool:
+        """Look once more that our modalities are there: a run that lost may have written over them before it knew; and
+        beside that whether another catalog is live by now. Returns whether one is.
+        """
         table = self.catalog.modalities
         for _ in range(_ROUNDS):
             before = table.version
-            table.refresh()
+            if self.catalog.follow_pointer(table):
+                return True
             if table.version == before:
                 # Nobody has written since we did, or since we saw that they were there.
-                return
+                return False
             ours = {key: entry for key, entry in self._modalities().items() if entry[1] in self._unchanged()}
             there = self._present(row for row, _ in ours.values())
             lost = {key: entry for key, entry in ours.items() if key not in there or _stray(there[key], entry[0])}
             if not lost:
-                return
+                return False
             self._write_modalities(lost, checked=True)
         raise StorageError(
             "another run keeps writing other rows for the same workers",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from ursa.beside import each
 from ursa.bucket.listing import Listing
 from ursa.bucket.proof import Proofs, known, measure_now
 from ursa.catalog.rows import FileRow
@@ -23,8 +23,7 @@ _AT_ONCE = 16
 def prove_files(store: Store, prefix: str, files: Sequence[FileRow], proofs: Proofs) -> tuple[FileRow, ...]:
     """The files as the bucket has them, with ETag and evidence. Raises ``MissingFilesError`` with all that is not."""
     listing = Listing(prefix, store.list(prefix) if files else ())
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        proven = list(pool.map(lambda file: _proven(store, listing, file, proofs), files))
+    proven = each(lambda file: _proven(store, listing, file, proofs), files, _AT_ONCE)
     wrong = {file.path: found for file, found in zip(files, proven, strict=True) if isinstance(found, str)}
     if wrong:
         raise MissingFilesError(

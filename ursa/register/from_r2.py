@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from ursa.beside import at_once, begin
 from ursa.bucket.listing import files_of
 from ursa.bucket.proof import Proofs
 from ursa.bucket.record import WithRecord
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.catalog.where import by_rec_id
 from ursa.errors import MissingFilesError, RecordingExistsError, UrsaError, named, unexpected
 from ursa.events import UploadCallback
 from ursa.manifest import shown
@@ -73,12 +76,15 @@ def make_plan(
         ChecksumMismatchError: an object was measured to have another sha256 than the manifest states.
         RecordingExistsError, ConflictError: as ``ursa.register.decide``.
     """
-    name = clean_participant(participant)
-    recording = read_bucket(services.raw, services.raw_prefix, rec_id, rig_timezone=services.rig_timezone)
+    name, began = clean_participant(participant), time.monotonic()
+    recording, _ = at_once(
+        lambda: read_bucket(services.raw, services.raw_prefix, rec_id, rig_timezone=services.rig_timezone),
+        lambda: services.catalog.refresh(within_s=time.monotonic() - began),
+    )
     if name:
         recording = with_participant(services.raw, recording)
     stated = recording.manifest.identity_hash
-    existing, registered = _standing(services.catalog, rec_id, stated, stated)
+    existing, registered = _standing(services.catalog, rec_id, stated, stated, began)
     rows = file_rows(
         services.raw,
         services.engine,
@@ -96,7 +102,7 @@ def make_plan(
     )
     if existing is None:
         # Derived only now: is this hash registered under another rec_id?
-        existing, registered = _standing(services.catalog, rec_id, recording_hash, stated)
+        existing, registered = _standing(services.catalog, rec_id, recording_hash, stated, began)
     try:
         decision = decide(
             existing, registered, contents.recording(recording_hash), contents.modalities, overwrite=overwrite
@@ -136,11 +142,13 @@ def ingest_from_r2(
     before = services.counter.snapshot()
     plan = make_plan(services, rec_id, participant, overwrite=overwrite, progress=progress)
     progress.phase("prove")
+    ready_at = time.monotonic()
+    begin(services.catalog.refresh_if_idle)
     look_again(services, plan)
     progress.phase("register")
     if services.stop.is_set():
         raise KeyboardInterrupt
-    done = services.register(wanted(services, plan))
+    done = services.register(replace(wanted(services, plan), ready_at=ready_at))
     progress.done()
     return result(plan, done, services.counter.since(before), progress.seconds)
 
@@ -285,9 +293,11 @@ def result(plan: BucketPlan, done: Registered, requests: Mapping[str, int], seco
 
 
 def _standing(
-    catalog: Catalog, rec_id: str, recording_hash: str | None, stated: str | None
+    catalog: Catalog, rec_id: str, recording_hash: str | None, stated: str | None, since: float
 ) -> tuple[RecordingRow | None, tuple[ModalityRow, ...]]:
+    """As the catalog was seen since then, on the monotonic clock."""
     with catalog.lock:
-        catalog.refresh()
+        catalog.refresh(within_s=time.monotonic() - since)
+        catalog.bring_standing(by_rec_id([rec_id]))
         existing = identify(catalog.lookup(rec_id=rec_id, recording_hash=recording_hash), rec_id, stated)
         return existing, tuple(catalog.modalities_for([existing])) if existing else ()

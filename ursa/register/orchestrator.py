@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ursa.beside import at_once, begin, each
 from ursa.bucket.listing import Listing, files_of, list_recording
 from ursa.bucket.presence import SidecarState, sidecar_state
 from ursa.bucket.proof import holds, known, measure_now
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import sidecars
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
+from ursa.catalog.where import by_rec_id
 from ursa.errors import (
     FileChangedError,
     MissingFilesError,
@@ -32,7 +33,7 @@ from ursa.errors import (
 from ursa.events import UploadCallback
 from ursa.manifest import shown
 from ursa.policies import Evidence
-from ursa.recording import LocalFile, clean_participant, scan_recording
+from ursa.recording import MANIFEST_NAME, PARTICIPANT_NAME, LocalFile, clean_participant, scan_recording
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.decide import Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
@@ -50,12 +51,15 @@ from ursa.register.progress import Progress
 from ursa.register.proving import Upgrade, better
 from ursa.register.results import BucketFile, IngestPlan, IngestResult, PlannedFile
 from ursa.register.services import Services
-from ursa.register.sidecars import disk_participant, judge, local_sidecars, plan_sidecars, settled
+from ursa.register.sidecars import Judged, disk_participant, judge, local_sidecars, plan_sidecars, settled
 from ursa.store import NotFoundError, ObjectInfo, OpenUpload
 from ursa.transfer.digest import Digest
+from ursa.transfer.engine import Stop
 from ursa.transfer.items import Compare, Finished, Uploaded, UploadEvent, UploadItem
 from ursa.transfer.parts import SINGLE_PUT_BYTES
 from ursa.transfer.upload import upload
+
+_OpenUploads = Mapping[str, Sequence[OpenUpload]]
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,15 @@ class Request:
     """What is asked for: a recording that has been read and checked, and how to treat what is there already.
 
     ``standing``: how it stands in the catalog, where a batch has read that already; else it is looked up. Either way
-    it is decided again when the rows are written. ``seen_at``: since when its files are known to be what they are, on the
-    monotonic clock.
+    it is decided again when the rows are written. ``objects``: what the bucket has under its prefix, where a batch has
+    listed that just now. ``seen_at``: since when its files are known to be what they are, on the monotonic clock.
     """
 
     local: LocalRecording
     participant: str | None
     options: Options
     standing: tuple[RecordingRow | None, tuple[ModalityRow, ...]] | None = None
+    objects: Sequence[ObjectInfo] | None = None
     seen_at: float = field(default_factory=time.monotonic)
 
 
@@ -120,13 +125,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     local, options = request.local, request.options
     context = _context(services, request, progress)
     prefix = f"{services.raw_prefix}{local.rec_id}/"
-    with ThreadPoolExecutor(1) as beside:
-        objects = beside.submit(lambda: _listed(services, prefix))
-        standing = _standing(services.catalog, request)
-        listing = objects.result()
+    standing, objects = at_once(
+        lambda: _standing(services.catalog, request),
+        lambda: _objects(services, prefix) if request.objects is None else request.objects,
+    )
     rows = standing.rows
-    if any(row.key and not row.key.startswith(prefix) for row in rows.values()):
-        listing = list_recording(services.raw, prefix, rows.values())
+    listing = list_recording(services.raw, prefix, rows.values(), objects)
     merging = standing.existing is not None and not options.overwrite
     if merging:
         # By names and sizes alone: what differs there need not be read to be refused.
@@ -177,10 +181,10 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     )
 
 
-def _listed(services: Services, prefix: str) -> Listing:
+def _objects(services: Services, prefix: str) -> list[ObjectInfo]:
     """The first round trip: it tells how many requests the files will need in flight."""
     with services.engine.window.timed():
-        return list_recording(services.raw, prefix)
+        return list(services.raw.list(prefix))
 
 
 def _context(services: Services, request: Request, progress: Progress) -> Context:
@@ -254,16 +258,26 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     local = request.local
     progress = Progress(local.rec_id, callback)
     before = services.counter.snapshot()
+    open_uploads = _open_uploads(services, request)
     plan = make_plan(services, request, progress)
     services.catalog.refuse_dated()
     progress.planned(plan)
     warnings = list(plan.warnings)
     memory = _context(services, request, progress).memory
-    with _counting(plan, progress):
-        done = _send(services, plan.files, progress, memory)
+    with services.admitted(), _counting(plan, progress), _remembering(memory, progress) as told:
+        early = [item for item in plan.sidecars if item.sends and item.file.path == PARTICIPANT_NAME]
+        done, named_in = at_once(
+            lambda: _send(services, plan.files, open_uploads, told),
+            lambda: _send_sidecars(services, request, early),
+        )
         progress.phase("sidecars")
-        plan, sent_sidecars = _send_sidecars(services, request, plan, progress, warnings, memory)
+        attempts = [*named_in, *_send_manifests(services, request, plan)]
+        for attempt in attempts:
+            attempt.tell(told)
+        plan, sent_sidecars = _as_sent(plan, attempts, warnings)
     progress.phase("prove")
+    ready_at = time.monotonic()
+    begin(services.catalog.refresh_if_idle)
     files = _prove(services, plan, _file_rows(plan, done), sent_sidecars)
     proven_at = datetime.now(UTC)
     _check_directory(local, services.raw_prefix, request.options)
@@ -274,7 +288,8 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         # First: the rows are compared again as they are registered, and a claim that was found wrong would refuse ours.
         services.upgrade(plan.proven)
     etags = {item.item.key: item.etag for item in sent_sidecars}
-    registered = services.register(_registration(services.catalog, request, plan, files, etags, proven_at))
+    wanted = _registration(services.catalog, request, plan, files, etags, proven_at)
+    registered = services.register(replace(wanted, ready_at=ready_at))
     progress.done()
     sent = [*done.values(), *sent_sidecars]
     return IngestResult(
@@ -329,6 +344,7 @@ def _standing(catalog: Catalog, request: Request) -> _Standing:
         return _Standing(existing, tuple(registered))
     with catalog.lock:
         catalog.refresh()
+        catalog.bring_standing(by_rec_id([local.rec_id]))
         rows = catalog.lookup(rec_id=local.rec_id, recording_hash=local.stated_hash())
         existing = identify(rows, local.rec_id, local.manifest.identity_hash)
         return _Standing(existing, tuple(catalog.modalities_for([existing])) if existing else ())
@@ -368,8 +384,10 @@ def _refuse_lost(
         elif row.proven and row.path not in looked_at and _as_listed(services, row, listing) is None:
             lost[row.path] = "other content"
     beside = sidecars(standing.existing) if standing.existing else {}
-    for path, versions in beside.items():
-        state = sidecar_state(services.raw, path, versions, listing.get(path), services.proofs)
+    states = each(
+        lambda item: sidecar_state(services.raw, *item, listing.get(item[0]), services.proofs), beside.items()
+    )
+    for path, state in zip(beside, states, strict=True):
         if state in (SidecarState.GONE, SidecarState.OTHER):
             lost[path] = "gone" if state is SidecarState.GONE else "other content"
     if lost:
@@ -393,14 +411,9 @@ def _compare(services: Services) -> Compare:
     return compare
 
 
-def _uploaded(
-    services: Services,
-    items: Sequence[UploadItem],
-    open_uploads: Mapping[str, Sequence[OpenUpload]],
-    progress: Progress,
-    memory: Memory,
-) -> list[Uploaded]:
-    """Send; progress is told, and each file that was read is remembered."""
+@contextmanager
+def _remembering(memory: Memory, progress: Progress) -> Iterator[Callable[[UploadEvent], None]]:
+    """Tells progress; and remembers each file that was read, by the end of it at the latest."""
     with Remembering(memory) as remembering:
 
         def told(event: UploadEvent) -> None:
@@ -409,71 +422,112 @@ def _uploaded(
                 remembering.read(result.item.file.path, result.digest, result.etag)
             progress.moved(event)
 
-        return upload(
-            services.engine,
-            services.raw,
-            items,
-            stop=services.stop,
-            open_uploads=open_uploads,
-            compare=_compare(services),
-            on_event=told,
-        )
+        yield told
 
 
-def _send(services: Services, files: Sequence[PlannedFile], progress: Progress, memory: Memory) -> dict[str, Uploaded]:
+def _send(
+    services: Services,
+    files: Sequence[PlannedFile],
+    open_uploads: Callable[[], _OpenUploads],
+    on_event: Callable[[UploadEvent], object],
+) -> dict[str, Uploaded]:
     """Step 5. Path → what became of it."""
     items = [_item(file) for file in files if file.sends]
-    results = _uploaded(services, items, _open_uploads(services, items), progress, memory)
+    large = any(item.file.size_bytes > SINGLE_PUT_BYTES for item in items)
+    results = upload(
+        services.engine,
+        services.raw,
+        items,
+        stop=services.stop,
+        open_uploads=open_uploads() if large else {},
+        compare=_compare(services),
+        on_event=on_event,
+    )
     return {result.item.file.path: result for result in results}
 
 
-def _open_uploads(services: Services, items: Sequence[UploadItem]) -> Mapping[str, Sequence[OpenUpload]]:
-    """What earlier runs left of the large files, by key: one request, and none where there is no large file."""
-    large = {item.key for item in items if item.file.size_bytes > SINGLE_PUT_BYTES}
-    found: dict[str, list[OpenUpload]] = {}
-    if large:
-        prefix = f"{services.raw_prefix}{items[0].key.removeprefix(services.raw_prefix).split('/', 1)[0]}/"
+def _open_uploads(services: Services, request: Request) -> Callable[[], _OpenUploads]:
+    """What earlier runs left of the large files, by key: one request, which has begun where something is likely to be sent."""
+    prefix = f"{services.raw_prefix}{request.local.rec_id}/"
+
+    def ask() -> _OpenUploads:
+        found: dict[str, list[OpenUpload]] = {}
         for open_upload in services.raw.list_uploads(prefix):
-            if open_upload.key in large:
-                found.setdefault(open_upload.key, []).append(open_upload)
-    return found
+            found.setdefault(open_upload.key, []).append(open_upload)
+        return found
+
+    large = any(file.size_bytes > SINGLE_PUT_BYTES for file in request.local.data_files)
+    registered = request.standing is not None and request.standing[0] is not None
+    return begin(ask).result if large and not registered else ask
 
 
-def _send_sidecars(
-    services: Services,
-    request: Request,
-    plan: IngestPlan,
-    progress: Progress,
-    warnings: list[str],
-    memory: Memory,
-) -> tuple[IngestPlan, list[Uploaded]]:
-    """Step 6, one after the other: participant.txt, then the manifests. The plan comes back as it was carried out."""
-    sent: list[Uploaded] = []
-    for sidecar in (item for item in plan.sidecars if item.sends):
-        try:
-            sent += _uploaded(services, [_item(sidecar)], {}, progress, memory)
-        except ObjectConflictError:
-            # Another one arrived meanwhile: does ours stand back?
-            info = services.raw.head(sidecar.key)
-            again = judge(
-                request.local,
-                sidecar.file.path,
-                sidecar.key,
-                info,
-                services.raw,
-                replace_objects=False,
-                registered=False,
-            )
-            if again.item.sends:
-                raise
-            services.stop.forgive()
-            warnings += [again.warning] if again.warning else []
-            plan = replace(
-                plan,
-                sidecars=tuple(again.item if item is sidecar else item for item in plan.sidecars),
-                kept_names=(*plan.kept_names, *again.names),
-            )
-    return plan, sent
+@dataclass
+class _Attempt:
+    """A sidecar that was to be sent. ``sent``: what became of it; None where another one arrived meanwhile, to which it
+    gives way as ``judged`` says. ``events``: what is to be told of it, in the thread that called.
+    """
+
+    planned: PlannedFile
+    sent: Uploaded | None = None
+    judged: Judged | None = None
+    events: list[UploadEvent] = field(default_factory=list)
+
+    def tell(self, on_event: Callable[[UploadEvent], object]) -> None:
+        for event in self.events:
+            on_event(event)
+
+
+def _send_manifests(services: Services, request: Request, plan: IngestPlan) -> list[_Attempt]:
+    """Step 6: once all files are there the manifests of nodes, and after those ``manifest.json``."""
+    left = [item for item in plan.sidecars if item.sends and item.file.path != PARTICIPANT_NAME]
+    of_nodes = [item for item in left if item.file.path != MANIFEST_NAME]
+    attempts = _send_sidecars(services, request, of_nodes)
+    return attempts + _send_sidecars(services, request, [item for item in left if item not in of_nodes])
+
+
+def _send_sidecars(services: Services, request: Request, wanted: Sequence[PlannedFile]) -> list[_Attempt]:
+    """Side by side. One that meets another one under its key stops no other."""
+    services.stop.check()
+    return each(lambda planned: _send_sidecar(services, request, planned), wanted)
+
+
+def _send_sidecar(services: Services, request: Request, planned: PlannedFile) -> _Attempt:
+    attempt = _Attempt(planned)
+    try:
+        (attempt.sent,) = upload(
+            services.engine,
+            services.raw,
+            [_item(planned)],
+            stop=Stop(),
+            open_uploads={},
+            compare=_compare(services),
+            on_event=attempt.events.append,
+        )
+    except ObjectConflictError:
+        # Another one arrived meanwhile: does ours stand back?
+        info = services.raw.head(planned.key)
+        attempt.judged = judge(
+            request.local,
+            planned.file.path,
+            planned.key,
+            info,
+            services.raw,
+            replace_objects=False,
+            registered=False,
+        )
+        if attempt.judged.item.sends:
+            raise
+    return attempt
+
+
+def _as_sent(plan: IngestPlan, attempts: Sequence[_Attempt], warnings: list[str]) -> tuple[IngestPlan, list[Uploaded]]:
+    """The plan as it was carried out, and what was sent."""
+    again = {attempt.planned.file.path: attempt.judged for attempt in attempts if attempt.judged}
+    warnings += [judged.warning for judged in again.values() if judged.warning]
+    sidecars = tuple(again[item.file.path].item if item.file.path in again else item for item in plan.sidecars)
+    names = (*plan.kept_names, *(name for judged in again.values() for name in judged.names))
+    sent = [attempt.sent for attempt in attempts if attempt.sent is not None]
+    return replace(plan, sidecars=sidecars, kept_names=names), sent
 
 
 def _item(planned: PlannedFile) -> UploadItem:

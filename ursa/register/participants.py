@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import RecordingRow, participant_id
+from ursa.catalog.where import EVERYTHING
 from ursa.errors import InvalidRecordingError
 from ursa.manifest import normalize_path
 from ursa.reconstruct.run import each
@@ -113,6 +114,7 @@ class BackfillResult(BackfillPlan):
 def participants_overview(catalog: Catalog) -> ParticipantsOverview:
     """Everybody whom the participants table or a recording names."""
     with catalog.snapshot():
+        catalog.bring((catalog.recordings, EVERYTHING), (catalog.participants, EVERYTHING))
         recordings = catalog.list_recordings()
         names = {row.participant_id: row.display_name for row in catalog.list_participants()}
     of: dict[str, list[RecordingRow]] = {key: [] for key in names}
@@ -134,8 +136,9 @@ def plan_backfill(services: Services, refs: Iterable[str] = ()) -> BackfillPlan:
         RecordingNotFoundError, UsageError (a prefix of several), StorageError, CredentialsError. Nothing is written.
     """
     catalog = services.catalog
-    rows = {row.rec_id: row for row in _chosen(catalog, list(refs))}
-    known = {row.participant_id for row in catalog.list_participants()}
+    with catalog.snapshot():
+        rows = {row.rec_id: row for row in _chosen(catalog, list(refs))}
+        known = {row.participant_id for row in catalog.list_participants()}
     nameless = {rec_id: _nameless(row, known) for rec_id, row in rows.items()}
     wanted = sorted(rec_id for rec_id, row in rows.items() if not row.participant_ids or nameless[rec_id])
 
@@ -148,9 +151,7 @@ def plan_backfill(services: Services, refs: Iterable[str] = ()) -> BackfillPlan:
 def _chosen(catalog: Catalog, refs: Sequence[str]) -> list[RecordingRow]:
     if not refs:
         return catalog.list_recordings()
-    with catalog.lock:
-        catalog.refresh()
-        exact = catalog.lookup_all(refs, refs)
+    exact = catalog.lookup_all(refs, refs)
     names = {row.rec_id for row in exact} | {row.recording_hash for row in exact}
     # What is written out needs no look-up of its own; a prefix does, and may be nobody's or several's.
     return exact + [catalog.resolve(ref) for ref in refs if ref not in names]

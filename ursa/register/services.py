@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ursa.bucket.proof import Proofs
@@ -23,6 +24,7 @@ class Services:
     ``register`` commits a recording's rows, together with others that are ready at the same time, and ``upgrade`` what
     was measured of rows that are there; it does nothing where the catalog may not be written. ``files``: what this machine
     has read; ``proofs``: what it has measured of objects; ``hashes``: what a reconstruct of a rec_id has measured.
+    ``admitted``: entered before the first write: both buckets are asked whether they take any, beside each other.
     """
 
     raw: Store
@@ -34,6 +36,7 @@ class Services:
     files: FilesCache
     proofs: Proofs
     hashes: Callable[[str], Mapping[str, Entry]]
+    admitted: Callable[[], AbstractContextManager[None]]
     reread_after_s: float
     engine: Engine
     counter: RequestCounter

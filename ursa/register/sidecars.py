@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ursa.beside import each
 from ursa.bucket.listing import Listing
 from ursa.catalog.metadata import Sidecar
 from ursa.errors import FileChangedError, InvalidRecordingError, ManifestError, ObjectConflictError
@@ -63,18 +64,14 @@ def plan_sidecars(
             )
         else:
             paths.append(source.path)
-    judged = [
-        judge(
-            local,
-            path,
-            listing.key(path),
-            listing.get(path),
-            store,
-            replace_objects=replace_objects,
-            registered=registered,
+
+    def judged_as_listed(path: str) -> Judged:
+        there = listing.get(path)
+        return judge(
+            local, path, listing.key(path), there, store, replace_objects=replace_objects, registered=registered
         )
-        for path in paths
-    ]
+
+    judged = each(judged_as_listed, paths)
     return judged, warnings + [item.warning for item in judged if item.warning]
 
 

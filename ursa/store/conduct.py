@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ursa.beside import at_once
 from ursa.errors import StorageError, UrsaError
 from ursa.store.protocol import TransientError
 
@@ -72,30 +73,34 @@ class Probe:
         self._new = ""
 
     def run(self, server: Asked) -> Conduct:
-        """Ask what is not answered yet, then delete the objects (best effort). Raises ``StorageError``, ``CredentialsError``."""
+        """Ask what is not answered yet, two and two side by side. Raises ``StorageError``, ``CredentialsError``."""
         try:
-            conduct = self._asked(server)
+            return self._asked(server)
         except TransientError:
             raise
         except BaseException:
-            self._tidy(server)
+            self.tidy(server)
             raise
-        self._tidy(server)
-        return conduct
 
     def _asked(self, server: Asked) -> Conduct:
         wrong = hashlib.sha256(_BODY + b"!").hexdigest()
-        checks = self._ask("sha256", server, self._key(), sha256=wrong) == _BAD_REQUEST
-        ignored = []
         # A new key at each try: where a reply was lost, its object is there.
-        self._new = self._new if "new" in self._answers else self._key()
-        if (status := self._ask("new", server, self._new, if_absent=True)) != _OK:
-            ignored.append(f"If-None-Match: * on a new key, which it answered with {status}")
-        if self._ask("again", server, self._new, if_absent=True) != _PRECONDITION_FAILED:
-            ignored.append("If-None-Match: *")
-        if self._ask("match", server, self._new, if_match=_NO_ETAG) != _PRECONDITION_FAILED:
-            ignored.append("If-Match")
-        return Conduct(not ignored, checks, tuple(ignored))
+        damaged, self._new = self._key(), self._new if "new" in self._answers else self._key()
+        checks, new = at_once(
+            lambda: self._ask("sha256", server, damaged, sha256=wrong),
+            lambda: self._ask("new", server, self._new, if_absent=True),
+        )
+        again, match = at_once(
+            lambda: self._ask("again", server, self._new, if_absent=True),
+            lambda: self._ask("match", server, self._new, if_match=_NO_ETAG),
+        )
+        answers = {
+            f"If-None-Match: * on a new key, which it answered with {new}": new == _OK,
+            "If-None-Match: *": again == _PRECONDITION_FAILED,
+            "If-Match": match == _PRECONDITION_FAILED,
+        }
+        ignored = tuple(condition for condition, honoured in answers.items() if not honoured)
+        return Conduct(not ignored, checks == _BAD_REQUEST, ignored)
 
     def _ask(self, question: str, server: Asked, key: str, *, sha256: str | None = None, **condition: Any) -> int:
         if question not in self._answers:
@@ -116,7 +121,8 @@ class Probe:
         self._tries += 1
         return f"{self._base}-{self._tries}"
 
-    def _tidy(self, server: Asked) -> None:
+    def tidy(self, server: Asked) -> None:
+        """Delete the objects, best effort."""
         for key in sorted(self._left):
             with contextlib.suppress(UrsaError):
                 server.delete(key)
@@ -185,8 +191,11 @@ class KnownConduct:
             except BaseException:
                 process.probe = None
                 raise
-            process.conduct, process.at, process.probe = conduct, time.monotonic(), None
+            probe, process.probe = process.probe, None
+            process.conduct, process.at = conduct, time.monotonic()
         self._note(conduct)
+        # Those who wait for the answer have it by now.
+        probe.tidy(server)
         return conduct
 
     def admit(self, server: Asked) -> Conduct:

@@ -53,7 +53,7 @@ class Route:
 
 
 class Connection:
-    """An open connection. ``idle_since``: for whoever keeps it. Not thread-safe."""
+    """An open connection. ``idle_since``: for the pool. Not thread-safe."""
 
     def __init__(self, route: Route) -> None:
         """Connect: through the proxy, with TLS, as the route says.
@@ -99,7 +99,7 @@ class Connection:
         return reply
 
     def is_open(self) -> bool:
-        """False once the server has closed an idle connection (or says something that nobody asked for)."""
+        """False once the server has closed an idle connection (or has sent something unasked)."""
         poll = select.poll()
         poll.register(self._sock.fileno(), select.POLLIN)
         return not poll.poll(0)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
-from xml.sax.saxutils import escape
+from xml.etree import ElementTree as ET
 
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError
@@ -199,10 +199,7 @@ class S3Store:
         if_match: str | None = None,
     ) -> str:
         self.admit()
-        listed = "".join(
-            f'<Part><PartNumber>{part.number}</PartNumber><ETag>"{escape(part.etag)}"</ETag></Part>' for part in parts
-        )
-        body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        body = _completing(parts)
         headers = _condition(if_absent, if_match) | {"content-type": "application/xml"}
 
         def action(client: Client) -> str:
@@ -318,6 +315,15 @@ def _condition(if_absent: bool, if_match: str | None) -> dict[str, str]:
 
 def _metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return {f"x-amz-meta-{name.lower()}": value for name, value in metadata.items()}
+
+
+def _completing(parts: Sequence[Part]) -> bytes:
+    root = ET.Element("CompleteMultipartUpload")
+    for part in parts:
+        item = ET.SubElement(root, "Part")
+        ET.SubElement(item, "PartNumber").text = str(part.number)
+        ET.SubElement(item, "ETag").text = f'"{part.etag}"'
+    return ET.tostring(root)
 
 
 def _base64(digest: str) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Buckets
+from conftest import Buckets, MakeConfig
 from proxy import FaultProxy
+from relays import Authority, TlsFront
 from servers import S3Server
+from ursa import DataInterface
 from ursa.credentials import Credentials
 from ursa.store.conduct import KnownConduct
 from ursa.store.counting import RequestCounter
@@ -166,3 +168,19 @@ def test_the_environment_does_not_matter(weed_buckets: Buckets, fault_proxy: Pro
     sent = [f"{request.path} {request.query} {request.headers}".lower() for request in proxy.log]
     assert not [text for text in sent if STRAY in text or "x-amz-security-token" in text]
     assert all(request.headers["user-agent"].startswith("ursa/") for request in proxy.log)
+
+
+@pytest.mark.parametrize("through", ["plain", "a company's TLS"])
+def test_a_catalog_and_an_ingest_in_it(
+    weed_buckets: Buckets, s3_config: MakeConfig, example_recordings: Path, tmp_path: Path, nonsense: None, through: str
+) -> None:
+    """The catalog's tables as well: nothing but the store talks to the server."""
+    with TlsFront(weed_buckets.server.endpoint_url, Authority(tmp_path)) as front:
+        plain = through == "plain"
+        buckets = weed_buckets if plain else weed_buckets.at(front.url)
+        with DataInterface("r2", s3_config(buckets, **({} if plain else {"ca_bundle": str(front.bundle)}))) as data:
+            data.enable_writes(("assets_rw", "raw_rw"))
+            assert data.init_catalog()
+            rec_dir = next(path for path in sorted(example_recordings.iterdir()) if (path / "manifest.json").is_file())
+            assert data.ingest(rec_dir / "manifest.json", rec_dir, "Ada").files_uploaded
+            assert [row.rec_id for row in data.list_recordings()] == [rec_dir.name]
