@@ -3,8 +3,8 @@
     python benchmarks/catalog.py [--sizes 10000,100000,1000000] [--places local,weed]
 
 Each catalog is filled in bulk (four modalities a recording, three files a modality, ten years), compacted as a batch
-leaves it, and asked through a handle that is kept, as ``ursa batch`` asks. Requests are counted by a proxy before the
-server, deltalake's own included; times are medians. Prints a table a place, and the ratio of the biggest to the
+leaves it, and asked through a warm replica, as ``ursa batch`` asks. Requests are counted by a proxy before the server; times
+are medians. Prints a table a place, and the ratio of the biggest to the
 smallest; asserts nothing (machines are noisy). A million recordings take some 1.5 GB below /tmp and three minutes.
 """
 
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from ursa.catalog.compact import compact
 from ursa.catalog.layout import SMALL_EVERY
 from ursa.catalog.metadata import REGISTERED_AT_KEY, WORKERS_KEY, workers_text
 from ursa.catalog.overview import overview
+from ursa.catalog.replica.commit import HOOKS
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow, participant_id
 from ursa.register.build import Registration
 from ursa.register.commit import register
@@ -54,18 +56,20 @@ _RECORDINGS = """
 SELECT rec_id, recording_hash, substr(recording_hash, 1, 2) AS hash_bucket, t AT TIME ZONE 'UTC' AS started_at,
     (t + INTERVAL 600 SECOND) AT TIME ZONE 'UTC' AS ended_at, 600::DOUBLE AS duration_s,
     ['p_' || substr(sha256((i % 500)::VARCHAR), 1, 16)] AS participant_ids, 'raw' AS status,
-    map(['manifest_recording_id', 'workers', 'auxiliary_files'],
-        [rec_id, '[["camera","left"],["eeg","a"],["gaze",""],["mic","b"]]',
-         '{{"notes.txt":[1234,"' || sha256('notes ' || i) || '"]}}']) AS metadata,
-    t AT TIME ZONE 'UTC' AS registered_at, 'ada@green-mantis' AS registered_by
+    map(['manifest_recording_id', 'workers'],
+        [rec_id, '[["camera","left"],["eeg","a"],["gaze",""],["mic","b"]]']) AS metadata,
+    t AT TIME ZONE 'UTC' AS registered_at, 'ada@green-mantis' AS registered_by,
+    [{{'path': 'notes.txt', 'key': 'recordings/' || rec_id || '/notes.txt', 'size_bytes': 1234::BIGINT,
+       'mtime_ns': 0::BIGINT, 'sha256': sha256('notes ' || i), 'etag': md5('notes ' || i), 'evidence': 'sha256'}}]
+        AS auxiliary_files
 FROM ({rows})
 """
 _MODALITIES = """
 SELECT rec_id, recording_hash, substr(recording_hash, 1, 2) AS hash_bucket, modality, worker_id, 'raw' AS status,
     'green-mantis' AS node,
     [{{'path': dir || '/seg_00' || k || '.bin', 'key': 'recordings/' || rec_id || '/' || dir || '/seg_00' || k || '.bin',
-       'size_bytes': (hash(i, k) % 100000000)::BIGINT, 'sha256': sha256(i || dir || k), 'etag': md5(i || dir || k),
-       'evidence': 'sha256'}} for k in [0, 1, 2]] AS files,
+       'size_bytes': (hash(i, k) % 100000000)::BIGINT, 'mtime_ns': 0::BIGINT,
+       'sha256': sha256(i || dir || k), 'etag': md5(i || dir || k), 'evidence': 'sha256'}} for k in [0, 1, 2]] AS files,
     300000000::BIGINT AS bytes, map(['registered_at'], [strftime(t, '%Y-%m-%dT%H:%M:%S+00:00')]) AS metadata
 FROM ({rows}),
     (VALUES ('camera', 'left', 'camera_left'), ('eeg', 'a', 'eeg_a'), ('gaze', '', 'gaze'), ('mic', 'b', 'mic_b'))
@@ -79,14 +83,20 @@ def fill(catalog: Catalog, count: int) -> list[tuple[str, str]]:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for table, sql in ((catalog.modalities, _MODALITIES), (catalog.recordings, _RECORDINGS)):
-            write_deltalake(
-                table.delta,
-                connection.sql(sql.format(rows=rows)),
-                mode="append",
-                target_file_size=table.layout.big_bytes,
-                writer_properties=table.layout.writer(count),
+            found, layout = connection.sql(sql.format(rows=rows)), table.layout
+            table.refresh()
+            table.put(
+                lambda scratch, about, found=found, layout=layout: write_deltalake(
+                    scratch,
+                    found,
+                    mode="append",
+                    target_file_size=layout.big_bytes,
+                    writer_properties=layout.writer(count),
+                    commit_properties=about,
+                    post_commithook_properties=HOOKS,
+                ),
+                "fill",
             )
-        catalog.refresh()
         return connection.sql(f"SELECT rec_id, recording_hash FROM ({rows}) ORDER BY rec_id").fetchall()
 
 
@@ -160,6 +170,7 @@ def measure(count: int, place: Place, direct: Place, proxy: FaultProxy | None) -
             f"  {count:>9,} {name:<34} {results[name][0]:8.3f} s {results[name][1] or '-':>5} requests{first}",
             flush=True,
         )
+    results |= first_show(place, known, proxy)
     grow(catalog)
     for name, action in {
         "register, and merge small files": lambda: register(catalog, new_registration(9999)),
@@ -172,6 +183,24 @@ def measure(count: int, place: Place, direct: Place, proxy: FaultProxy | None) -
         results[name] = time.perf_counter() - started, proxy.count() if proxy else None
         print(f"  {count:>9,} {name:<34} {results[name][0]:8.3f} s {results[name][1] or '-':>5} requests", flush=True)
     return results
+
+
+def first_show(
+    place: Place, known: Sequence[tuple[str, str]], proxy: FaultProxy | None
+) -> dict[str, tuple[float, int | None]]:
+    """What `ursa show REC` costs on a machine that has never seen the catalog."""
+    with tempfile.TemporaryDirectory() as cache:
+        catalog = replace(place, cache=Path(cache)).catalog()
+        if proxy is not None:
+            proxy.clear()
+        started = time.perf_counter()
+        with catalog.snapshot():
+            overview(catalog, recording_hash=catalog.resolve(known[len(known) // 2][0]).recording_hash)
+        took = time.perf_counter() - started
+        held = sum(path.stat().st_size for path in Path(cache).rglob("*.parquet"))
+    name = "show on a new machine"
+    print(f"  {len(known):>9,} {name:<34} {took:8.3f} s, {held / 2**20:.1f} MiB", flush=True)
+    return {name: (took, proxy.count() if proxy else None)}
 
 
 @contextmanager

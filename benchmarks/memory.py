@@ -28,7 +28,8 @@ from ursa.store.counting import RequestCounter
 from ursa.store.s3 import S3Location, S3Store
 from ursa.transfer.digest import SourceFile
 from ursa.transfer.engine import Engine, Stop
-from ursa.transfer.upload import UploadItem, upload
+from ursa.transfer.items import UploadItem
+from ursa.transfer.upload import upload
 url, source = sys.argv[1], Path(sys.argv[2])
 store = S3Store(S3Location(url, "null", "auto", "raw_rw"), lambda again: Credentials("key", "secret"), RequestCounter())
 stat = source.stat()

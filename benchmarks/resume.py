@@ -1,13 +1,14 @@
 """What is sent again after kill -9 at half of a 256 MiB file.
 
-    python benchmarks/resume.py
+    python benchmarks/resume.py [--mbit 100] [--delay 0.05]
 
-Runs the installed command against weed through a proxy that counts, kills it when half has arrived, runs it again, and
-prints the part bytes of the second run over the size of the file.
+Runs the installed command against weed through a proxy that counts, and that is a link of so many Mbit/s; kills it when
+half has been sent, runs it again, and prints the part bytes of the second run over the size of the file.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -32,11 +33,18 @@ def sent(proxy: FaultProxy) -> int:
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mbit", type=float, default=100)
+    parser.add_argument("--delay", type=float, default=0.05)
+    link = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         source = make_source(root / "source", Scenario(((1, SIZE_BYTES),), 0, ""))
         (root / "server").mkdir()
-        with weed(root / "server") as server, FaultProxy(server.endpoint_url) as proxy:
+        with (
+            weed(root / "server") as server,
+            FaultProxy(server.endpoint_url, delay_s=link.delay, bytes_per_s=link.mbit * 1e6 / 8) as proxy,
+        ):
             for bucket in ("raw-bench", "assets-bench"):
                 server.create_bucket(bucket)
             config = root / "ursa.yaml"
@@ -46,7 +54,7 @@ def main() -> None:
             ursa = [str(Path(sys.executable).with_name("ursa"))]
             options = ["--config", str(config), "-q"]
             subprocess.run([*ursa, "catalog", "init", "--yes", *options], env=environment, check=True)
-            command = [*ursa, "ingest", str(source), "--bwlimit", "64M", *options]
+            command = [*ursa, "ingest", str(source), *options]
             with subprocess.Popen(command, env=environment) as process:
                 while sent(proxy) < SIZE_BYTES // 2 and process.poll() is None:
                     time.sleep(0.005)
@@ -55,7 +63,10 @@ def main() -> None:
             proxy.clear()
             subprocess.run(command, env=environment, check=True)
             again = sent(proxy)
-    print(f"arrived before the kill: {first / SIZE_BYTES:.0%}; sent again: {again / SIZE_BYTES:.0%} (goal: 55 %)")
+    print(
+        f"{link.mbit:g} Mbit/s, {link.delay * 1000:g} ms: sent before the kill {first / SIZE_BYTES:.1%},"
+        f" sent again {again / SIZE_BYTES:.1%} (goal at 100 Mbit/s: 55 %)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Uploads side by side with the tools that people would use instead: same source, same server, alternating.
 
-    python benchmarks/transfer.py [--rounds 3] [--scenarios small,large,mixed,small50,large50]
+    python benchmarks/transfer.py [--rounds 3] [--scenarios small,large,mixed,few50,small50,large50] [--tools ursa,s5cmd]
 
 Each round starts a fresh server and runs every tool once, in turn. Prints medians of wall and CPU seconds, peak memory,
-requests (where a proxy is in between), and the ratio of ursa's wall time to the best peer's. ursa's times include its
-start, hashing everything, proving it and registering it; the peers copy. Asserts nothing.
+requests (where a proxy is in between), and the ratio of ursa's wall time to each peer's, round by round. ursa's times include
+its start, hashing everything, proving it and registering it; the peers copy. What it asks of a server once a month, and what
+it keeps of the catalog, is there from a recording of one file before. Asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import hashlib
 import json
@@ -45,6 +47,7 @@ SCENARIOS = {
     "small": Scenario(((2000, 64 * KIB),), 0, "2,000 × 64 KiB"),
     "large": Scenario(((1, 2 * GIB),), 0, "1 × 2 GiB"),
     "mixed": Scenario(((8, 128 * MIB), (3000, 16 * KIB)), 0, "8 × 128 MiB and 3,000 × 16 KiB"),
+    "few50": Scenario(((600, 64 * KIB),), 0.05, "600 × 64 KiB, 50 ms away"),
     "small50": Scenario(((2000, 64 * KIB),), 0.05, "2,000 × 64 KiB, 50 ms away"),
     "large50": Scenario(((1, 512 * MIB),), 0.05, "1 × 512 MiB, 50 ms away"),
 }
@@ -147,6 +150,11 @@ def write_manifest(rec_dir: Path, files: list[dict[str, object]]) -> None:
     (rec_dir / "manifest.json").write_text(json.dumps(manifest))
 
 
+def make_warm_up(root: Path) -> Path:
+    """A recording of one small file."""
+    return make_source(root / "warm-up", Scenario(((1, KIB),), 0, ""))
+
+
 def copy_of(source: Path) -> Path:
     """The same bytes (hard links) as a new recording."""
     copy = source.with_name(f"rec_20260101_000000_{secrets.token_hex(6)}")
@@ -201,7 +209,7 @@ def running(directory: Path) -> Iterator[S3Server]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def one_round(scenario: Scenario, source: Path, root: Path) -> tuple[dict[str, Sample], Sample]:
+def one_round(scenario: Scenario, source: Path, root: Path, wanted: list[str]) -> tuple[dict[str, Sample], Sample]:
     """Every tool once on a fresh server; and ursa once more on what it has just registered."""
     with running(root / "server") as server:
         far = Far(server, scenario.delay_s) if scenario.delay_s else None
@@ -209,7 +217,7 @@ def one_round(scenario: Scenario, source: Path, root: Path) -> tuple[dict[str, S
         config = root / "ursa.yaml"
         config.write_text(config_text(endpoint))
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             "AWS_ACCESS_KEY_ID": server.access_key,
             "AWS_SECRET_ACCESS_KEY": server.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -217,9 +225,12 @@ def one_round(scenario: Scenario, source: Path, root: Path) -> tuple[dict[str, S
             "HOME": str(root),
         }
         ursa = str(Path(sys.executable).with_name("ursa"))
-        subprocess.run([ursa, "catalog", "init", "--yes", "--config", str(config), "-q"], env=environment, check=True)
+        for words in (["catalog", "init", "--yes"], ["ingest", str(make_warm_up(root))]):
+            subprocess.run([ursa, *words, "--config", str(config), "-q"], env=environment, check=True)
+        shutil.rmtree(root / "warm-up")
         recording = copy_of(source)
         tools = commands(endpoint, server, recording, config, secrets.token_hex(4))
+        tools = {name: command for name, command in tools.items() if name in wanted}
         samples = {name: measure(command, environment, far) for name, command in tools.items()}
         again = measure([*tools["ursa"], "--existing", "skip"], environment, far)
         shutil.rmtree(recording)
@@ -240,14 +251,16 @@ def config_text(endpoint: str) -> str:
 
 
 def report(title: str, rounds: list[dict[str, Sample]], again: list[Sample]) -> None:
-    """A table of medians, as Markdown."""
-    print(f"\n### {title}\n\n| | wall s | CPU s | peak MiB | requests |\n| --- | --- | --- | --- | --- |")
-    walls: dict[str, float] = {}
+    """A table of medians, as Markdown, and ursa's ratio to each peer."""
+    print(
+        f"\n### {title}\n\n| | wall s | CPU s | peak MiB | requests | ursa to it |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    walls = {name: statistics.median(samples[name].wall_s for samples in rounds) for name in rounds[0]}
     for name in rounds[0]:
-        samples = [samples[name] for samples in rounds]
-        walls[name] = statistics.median(sample.wall_s for sample in samples)
-        print(row(name, samples))
-    print(row("ursa, again", again))
+        ratios = [samples["ursa"].wall_s / samples[name].wall_s for samples in rounds]
+        ratio = "" if name == "ursa" else f"{statistics.median(ratios):.2f}"
+        print(f"{row(name, [samples[name] for samples in rounds])} {ratio} |")
+    print(f"{row('ursa, again', again)} |")
     best = min((wall, name) for name, wall in walls.items() if name != "ursa")
     print(f"\nursa / best peer ({best[1]}): {walls['ursa'] / best[0]:.2f}", flush=True)
 
@@ -266,14 +279,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
+    parser.add_argument("--tools", default="ursa,rclone,s5cmd,aws,boto3")
     parser.add_argument("--dir", default="/dev/shm" if Path("/dev/shm").is_dir() else None)
     arguments = parser.parse_args()
+    for package in ("ursa", "ursa_cli"):  # as after an installation
+        compileall.compile_dir(Path(__file__).parents[1] / package, quiet=1)
     for name in arguments.scenarios.split(","):
         scenario = SCENARIOS[name]
         with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="ursa-bench-") as directory:
             root = Path(directory)
             source = make_source(root / "source", scenario)
-            results = [one_round(scenario, source, root) for _ in range(arguments.rounds)]
+            results = [one_round(scenario, source, root, arguments.tools.split(",")) for _ in range(arguments.rounds)]
         report(scenario.title, [samples for samples, _ in results], [again for _, again in results])
 
 

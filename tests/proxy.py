@@ -19,7 +19,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from http_wire import Framing, Kind, Reply, Request, Stream
-from proxy_link import Acceptor, Link
+from proxy_link import Acceptor, Link, Pace
 from proxy_rules import Cut, Fail, Fault, Logged, LoseReply, Match, Reset, Rule, Stall
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -45,11 +45,12 @@ class _CutError(Exception):
 class FaultProxy:
     """A proxy before ``upstream_url`` (``http://host:port``) that listens on ``url`` until ``close``.
 
-    ``delay_s`` is slept before each request goes on. ``log`` has every request in the order of arrival and ``counts``
-    how many by (method, kind); both are written before the client can see an answer.
+    ``delay_s`` is slept before each request goes on; ``bytes_per_s`` is what the uplink takes, over all connections.
+    ``log`` has every request in the order of arrival and ``counts`` how many by (method, kind); both are written before
+    the client can see an answer.
     """
 
-    def __init__(self, upstream_url: str, *, delay_s: float = 0.0) -> None:
+    def __init__(self, upstream_url: str, *, delay_s: float = 0.0, bytes_per_s: float | None = None) -> None:
         parts = urlsplit(upstream_url)
         if parts.scheme != "http" or parts.hostname is None or parts.port is None:
             raise ValueError(f"{upstream_url!r} is not of the form http://host:port")
@@ -63,6 +64,7 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._closing = threading.Event()
+        self._pace = Pace(bytes_per_s, self._closing)
         self._listener = _bound(0)
         self._port: int = self._listener.getsockname()[1]
         self._acceptor: Acceptor | None = None
@@ -158,7 +160,7 @@ class FaultProxy:
 
     def _serve(self, sock: socket.socket) -> None:
         """One client connection, from accept to close."""
-        client, link = Stream(sock), Link(self._upstream, self._tracked)
+        client, link = Stream(sock), Link(self._upstream, self._tracked, self._pace)
         with self._tracked(sock), contextlib.closing(link):
             try:
                 while (raw := client.head()) is not None and self._one(client, Request(raw), link):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from http_wire import Framing, Reply, Request, Stream, readable
@@ -38,6 +39,25 @@ class Acceptor:
                 threading.Thread(target=self._serve, args=(sock,), name="fault-proxy-client", daemon=True).start()
 
 
+class Pace:
+    """So many body bytes a second over all connections, as an uplink has them; None: as many as go."""
+
+    def __init__(self, bytes_per_s: float | None, closing: threading.Event) -> None:
+        self._bytes_per_s, self._closing = bytes_per_s, closing
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, count: int) -> None:
+        """Return when ``count`` bytes more have passed."""
+        if self._bytes_per_s is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + count / self._bytes_per_s
+            wait_s = self._free_at - now
+        self._closing.wait(wait_s)
+
+
 class Link:
     """The upstream connection that belongs to one client connection."""
 
@@ -45,8 +65,9 @@ class Link:
         self,
         address: tuple[str, int],
         tracked: Callable[[socket.socket], contextlib.AbstractContextManager[None]],
+        pace: Pace,
     ) -> None:
-        self._address, self._tracked = address, tracked
+        self._address, self._tracked, self._pace = address, tracked, pace
         self._open = contextlib.ExitStack()
         self._stream: Stream | None = None
 
@@ -95,6 +116,7 @@ class Link:
         """Send ``waiting`` and the body; if the server stops listening, read the client's body to its end anyway."""
         listens = True
         for piece in body:
+            self._pace.wait(len(piece))
             entry.bytes_in += len(piece)
             if listens:
                 listens = self._try_send(b"".join((waiting, piece)) if waiting else piece)

@@ -559,6 +559,7 @@ def test_effective_has_everything_as_used(tmp_path: Path) -> None:
         "credentials": None,
         "rig_timezone": None,
         "cache_dir": None,
+        "ca_bundle": None,
         "reread_bytes": 200_000_000_000,
         "reread_after_s": 1_209_600.0,
     }

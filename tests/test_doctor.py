@@ -35,7 +35,7 @@ from ursa.manifest.names import check_rec_id
 Proxied = Callable[[S3Server], FaultProxy]
 FILES = {"camera_left/seg_000.mp4": b"left " * 20, "eeg_a/seg_000.edf": b"eeg" * 30}
 ROLES = ("role raw_ro", "role raw_rw", "role assets_ro", "role assets_rw")
-OF_SERVER = ("provider", "server", "clock", *ROLES, "catalog", "uploads")
+OF_SERVER = ("provider", "certificates", "server", "clock", *ROLES, "catalog", "uploads")
 
 
 def examine(config: Path | None = None, profile: str = "r2", **settings: Any) -> dict[str, ProbeResult]:

@@ -14,7 +14,7 @@ import pytest
 import ursa
 from ursa import errors
 
-HEAVY = {"boto3", "botocore", "pydantic", "deltalake", "obstore", "yaml", "orjson", "tenacity", "arro3"}
+HEAVY = {"boto3", "botocore", "pydantic", "deltalake", "urllib3", "yaml", "orjson", "tenacity", "arro3"}
 TERMINAL = {"typer", "rich", "click"}
 EXIT_CODES = {
     "UrsaError": 1,
@@ -28,6 +28,7 @@ EXIT_CODES = {
     "RecordingExistsError": 5,
     "RecordingNotFoundError": 1,
     "MissingFilesError": 6,
+    "CatalogDamagedError": 6,
     "ChecksumMismatchError": 6,
     "FileChangedError": 1,
     "ObjectConflictError": 5,
@@ -64,7 +65,7 @@ def test_the_library_never_loads_the_terminal() -> None:
 
 def test_the_local_profile_needs_no_client_of_a_server() -> None:
     names = loaded("from ursa import DataInterface\nDataInterface('local').list_recordings()")
-    assert not names & {"boto3", "botocore", "obstore"}
+    assert not names & {"boto3", "botocore", "urllib3"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], []])

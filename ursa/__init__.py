@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ursa.catalog.undo import UndoPlan
     from ursa.doctor import ProbeResult, Status, diagnose
     from ursa.errors import (
+        CatalogDamagedError,
         ChecksumMismatchError,
         ConfigError,
         ConflictError,
@@ -65,6 +66,7 @@ _HOMES = {
     "ursa.catalog.rows": ("FileRow", "ModalityRow", "ParticipantRow", "RecordingRow", "participant_id"),
     "ursa.doctor": ("ProbeResult", "Status", "diagnose"),
     "ursa.errors": (
+        "CatalogDamagedError",
         "ChecksumMismatchError",
         "ConfigError",
         "ConflictError",
@@ -119,6 +121,7 @@ __all__ = [
     "BackfillResult",
     "BatchRun",
     "BucketPlan",
+    "CatalogDamagedError",
     "ChecksumMismatchError",
     "CompactResult",
     "ConfigError",

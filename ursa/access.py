@@ -34,6 +34,7 @@ from ursa.transfer.limits import BandwidthLimit, parse_timetable
 
 if TYPE_CHECKING:
     from ursa.store.s3 import S3Location, S3Store
+    from ursa.store.s3.pool import Pool
 
 _WRITING: tuple[Role, ...] = ("assets_rw", "raw_rw")
 
@@ -80,6 +81,9 @@ class Access:
         if "_files" in self.__dict__:
             self._files.close()
             del self._files
+        if "_connections" in self.__dict__:
+            self._connections.close()
+            del self._connections
 
     def enable_writes(self, roles: Iterable[str] = ("assets_rw",)) -> None:
         """Allow writes: ``assets_rw`` to the catalog, ``raw_rw`` to the raw bytes. Reads no secret yet.
@@ -205,18 +209,18 @@ class Access:
         return self._s3_store(bucket, role)
 
     def _s3_store(self, bucket: str, role: Role) -> S3Store:
-        # Imported here: boto3 takes longer to load than everything else together, and `local` needs none of it.
+        # Imported here: `local` needs no client of a server.
         from ursa.store.s3 import S3Store
 
         return S3Store(*self._s3_parts(bucket, role))
 
     def _s3_parts(
         self, bucket: str, role: Role
-    ) -> tuple[S3Location, Callable[[bool], Credentials], RequestCounter, KnownConduct]:
+    ) -> tuple[S3Location, Callable[[bool], Credentials], RequestCounter, KnownConduct, Pool]:
         from ursa.store.s3 import S3Location
 
         endpoint, credentials = self.profile.endpoint_url or "", self._credentials
-        location = S3Location(endpoint, bucket, self.profile.region, role)
+        location = S3Location(endpoint, bucket, self.profile.region, role, self.profile.ca_bundle)
         at = self.profile.raw if role.startswith("raw") else self.profile.assets
         conduct = KnownConduct(self._files, endpoint, bucket, at.prefix)
         return (
@@ -224,7 +228,15 @@ class Access:
             lambda again: credentials.refresh(role) if again else credentials.get(role),
             self._counter,
             conduct,
+            self._connections,
         )
+
+    @cached_property
+    def _connections(self) -> Pool:
+        """The connections that all stores of the profile share."""
+        from ursa.store.s3.pool import Pool
+
+        return Pool(self.profile.endpoint_url or "", self.profile.ca_bundle)
 
 
 class _Running:

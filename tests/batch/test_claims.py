@@ -101,8 +101,7 @@ def registered(lab: Lab) -> Path:
     rec_dir = lab.make(1, FILES)
     age(rec_dir)
     assert lab.one().status == "ok"
-    for path in (Path.home() / ".cache" / "ursa").iterdir():
-        path.unlink()
+    shutil.rmtree(Path.home() / ".cache" / "ursa")
     return rec_dir
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 import unicodedata
@@ -66,8 +67,7 @@ def read_days_ago(number: int, days: float) -> str:
 
 def lost_cache() -> None:
     """The files cache goes, as with a home that is made anew."""
-    for path in (Path.home() / ".cache" / "ursa").iterdir():
-        path.unlink()
+    shutil.rmtree(Path.home() / ".cache" / "ursa")
 
 
 def waits(outcome: Outcome, day: str, files: str = "3 files") -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from bucket_tap import Tap
 
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.home import CatalogHome
@@ -38,23 +40,30 @@ class Place:
     secret_key: str = ""
     cache: Path | None = None
 
-    def home(self, *, create: bool = True) -> CatalogHome:
-        """The catalog's home; ``create`` makes it on first use."""
+    def home(self, *, create: bool = True, tap: Tap | None = None, offline: bool = False) -> CatalogHome:
+        """The catalog's home; ``create`` makes it on first use. ``tap``: what its requests go through."""
         if self.root is not None:
             store: Store = LocalStore(self.root, self.bucket)
+            store = tap.on(store) if tap else store
             base = f"{self.root / self.bucket}/"
             cache = self.cache or self.root / "cache"
-            return CatalogHome(store, store, PREFIX, base, base, "local", AUTHOR, create, cache=cache)
+            return CatalogHome(store, store, PREFIX, base, base, "local", AUTHOR, create, cache=cache, offline=offline)
         secret = Credentials(self.access_key, self.secret_key)
         location = S3Location(self.endpoint_url, self.bucket, "us-east-1", "assets_rw")
-        once = S3Store(location, lambda _again: secret, RequestCounter())
+        once: Store = S3Store(location, lambda _again: secret, RequestCounter())
+        once = tap.on(once) if tap else once
         store = RetryingStore(once, RetryPolicy())
         place = f"{self.endpoint_url}/{self.bucket}"
-        return CatalogHome(store, once, PREFIX, f"s3://{self.bucket}/", place, "r2", AUTHOR, create, cache=self.cache)
+        base = f"s3://{self.bucket}/"
+        return CatalogHome(store, once, PREFIX, base, place, "r2", AUTHOR, create, cache=self.cache, offline=offline)
 
-    def catalog(self) -> Catalog:
+    def catalog(self, *, tap: Tap | None = None, offline: bool = False) -> Catalog:
         """The catalog, open."""
-        return Catalog.open(self.home())
+        return Catalog.open(self.home(tap=tap, offline=offline))
+
+    def elsewhere(self, cache: Path) -> Place:
+        """The same bucket as another machine sees it, which keeps its replica in ``cache``."""
+        return replace(self, cache=cache)
 
 
 def rec_id(number: int) -> str:

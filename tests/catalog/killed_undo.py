@@ -8,36 +8,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bucket_tap import Tap, commit_of
 from homes import Place
 
-import ursa.catalog.tables as tables
 from ursa.catalog.undo import plan_undo, undo
 
 
 def main() -> None:
     root, operation, point = sys.argv[1:]
-    made = 0
-
-    def counted(action: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            nonlocal made
-            made += 1
-            if made == int(point):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return action(*args, **options)
-
-        return call
-
-    tables.CatalogTable.commit = counted(tables.CatalogTable.commit)  # type: ignore[method-assign]
-    catalog = Place(Path(root)).catalog()
-    undo(catalog, plan_undo(catalog, operation))
-    print(made)
+    tap, place = Tap(), Place(Path(root))
+    plan = plan_undo(place.catalog(), operation)
+    tap.add(commit_of(), lambda go: go(), int(point) - 1)
+    tap.before(commit_of(), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    catalog = place.catalog(tap=tap)
+    undo(catalog, plan)
+    print(sum(commit_of()(*entry) for entry in tap.log))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from bucket_tap import Go, Tap, commit_of
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from homes import (
     AUTHOR,
     Place,
@@ -34,9 +35,10 @@ from ursa.catalog.arrow import RECORDINGS
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.layout import SMALL_EVERY
 from ursa.catalog.tables import Change
-from ursa.errors import ConflictError, RecordingExistsError, StorageError
+from ursa.errors import ConflictError, CredentialsError, RecordingExistsError, StorageError
 from ursa.policies import Action
 from ursa.register.commit import register
+from ursa.store import TransientError
 
 WRITERS = 4
 EACH = 10
@@ -44,8 +46,15 @@ ROUNDS = 3
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Place(tmp_path).catalog()
+def catalog(tmp_path: Path, tap: Tap) -> Catalog:
+    Place(tmp_path).home().initialize()
+    return Place(tmp_path).catalog(tap=tap)
+
+
+@pytest.fixture
+def tap() -> Tap:
+    """What the requests of ``catalog`` go through."""
+    return Tap()
 
 
 @pytest.fixture(params=["local", "weed"])
@@ -211,18 +220,14 @@ def test_every_commit_says_who_and_what(catalog: Catalog) -> None:
 # --- replies that are lost
 
 
-@pytest.mark.parametrize("error", [DeltaError, CommitFailedError, OSError])
-def test_a_lost_reply_is_no_lost_race(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    failures = [error("the reply was lost")]
-
-    def commit_then_fail(*args: Any, **options: Any) -> None:
-        write_deltalake(*args, **options)
-        if failures:
-            raise failures.pop()
-
-    monkeypatch.setattr(tables, "write_deltalake", commit_then_fail)
+@pytest.mark.parametrize("then", ["told", "lost again", "denied"])
+def test_a_lost_reply_is_no_lost_race(catalog: Catalog, tap: Tap, then: str) -> None:
+    """Whatever the server says when the same bytes are put again: what is there is ours."""
+    tap.lose(commit_of("recordings"))
+    if then == "lost again":
+        tap.lose(commit_of("recordings"))
+    elif then == "denied":
+        tap.fail(commit_of("recordings"), CredentialsError("403"))
     decisions: list[int] = []
 
     def decide() -> Change[Any]:
@@ -234,44 +239,51 @@ def test_a_lost_reply_is_no_lost_race(
     assert len(catalog.list_recordings()) == 1
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_a_registration_survives_a_lost_reply(catalog: Catalog, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize("number", range(5))
+def test_a_registration_survives_a_lost_reply(catalog: Catalog, tap: Tap, number: int) -> None:
     """To any of its commits: participants, modalities, recording; and to the merge of a second half."""
-    calls: list[int] = []
-
-    def commit_then_fail(*args: Any, **options: Any) -> None:
-        write_deltalake(*args, **options)
-        calls.append(1)
-        if len(calls) == number + 1:
-            raise DeltaError("the reply was lost")
-
-    monkeypatch.setattr(tables, "write_deltalake", commit_then_fail)
+    catalog.refresh()
+    passed = tap.add(commit_of(), lambda go: go(), number)
+    lost = tap.lose(commit_of())
+    rest = tap.add(commit_of(), lambda go: go(), None)
     assert register(catalog, registration(1, participants=("Ada",)))[1] is Action.CREATED
     assert register(catalog, registration(1, modality(1, "mic", "")))[1] is Action.MERGED
-    assert len(calls) == 5
+    # Once more for the one that was lost.
+    assert (passed.hits, lost.hits, passed.hits + lost.hits + rest.hits) == (number, 1, 6)
     assert len(catalog.list_recordings()) == 1
     assert [worker.name for worker in catalog.list_modalities()] == ["eeg_a", "mic"]
     assert len(catalog.list_participants()) == 1
 
 
-def test_somebody_elses_commit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = Place(tmp_path).catalog(), Place(tmp_path).catalog()
-    failed: list[int] = []
+@pytest.mark.parametrize("doubtful", [False, True])
+def test_somebody_elses_commit_is_not_ours(tmp_path: Path, catalog: Catalog, tap: Tap, doubtful: bool) -> None:
+    """Whether our own attempt is known to have come too late, or its reply was lost."""
+    theirs = Place(tmp_path).catalog()
 
-    def lose(*args: Any, **options: Any) -> None:
-        if not failed:
-            failed.append(1)
-            monkeypatch.setattr(tables, "write_deltalake", write_deltalake)
-            add_recordings(theirs, [recording(2)])
-            raise CommitFailedError("a commit came in between")
-        write_deltalake(*args, **options)
+    def too_late(go: Go) -> Any:
+        add_recordings(theirs, [recording(2)])
+        if doubtful:
+            raise TransientError("timed out")
+        return go()
 
-    monkeypatch.setattr(tables, "write_deltalake", lose)
-    add_recordings(ours, [recording(1)])
-    assert [row.rec_id for row in ours.list_recordings()] == [rec_id(1), rec_id(2)]
+    tap.add(commit_of("recordings"), too_late)
+    add_recordings(catalog, [recording(1)])
+    assert [row.rec_id for row in catalog.list_recordings()] == [rec_id(1), rec_id(2)]
+    assert [commit["ursa_attempt"] for commit in catalog.recordings.history(2)] == ["2", "1"]
 
 
-def test_a_store_that_fails_for_good(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_for_good(catalog: Catalog, tap: Tap) -> None:
+    """It is told at once: nothing is in doubt."""
+    tap.fail(commit_of("recordings"), StorageError("no space left", key="x"), None)
+    with pytest.raises(StorageError, match=r"no space left$"):
+        add_recordings(catalog, [recording(1)])
+    assert tap.rules[0].hits == 1
+    assert catalog.list_recordings() == []
+
+
+def test_a_commit_that_can_not_be_made(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this disk, by deltalake: it is told in our words, and nothing was put."""
+
     def fail(*_args: Any, **_options: Any) -> None:
         raise DeltaError("\x1b[31mno space\x1b[0m\nleft")
 
@@ -348,7 +360,7 @@ def test_columns_that_a_newer_ursa_added_are_left_aside(catalog: Catalog, tmp_pa
     assert catalog.list_participants() == before
 
 
-# --- how deltalake gets there
+# --- how requests get there
 
 
 def test_the_environment_does_not_matter(
@@ -357,6 +369,7 @@ def test_the_environment_does_not_matter(
     fault_proxy: Callable[[S3Server], FaultProxy],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """deltalake would take all of these; it asks no server."""
     proxy = fault_proxy(moto_buckets.server)
     data = DataInterface(config_path=s3_config(moto_buckets.at(proxy.url)))
     data.enable_writes()
@@ -367,11 +380,17 @@ def test_the_environment_does_not_matter(
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
         "AWS_REGION": "mars-north-1",
+        "AWS_ALLOW_HTTP": "false",
+        "AWS_PROXY_URL": "http://127.0.0.1:9",
+        "AWS_CONDITIONAL_PUT": "disabled",
     }.items():
         monkeypatch.setenv(name, value)
     assert data.init_catalog()
+    assert data.register_participant("Ada")
     assert data.list_recordings() == []
     assert proxy.count() > 10
+    # deltalake sends nothing.
+    assert not [entry.method for entry in proxy.log if "object_store" in str(entry.headers)]
     sent = "".join(str(request.headers) for request in proxy.log)
     assert not [word for word in ("t0ken", "other-", "mars") if word in sent]
 

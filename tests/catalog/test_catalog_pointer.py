@@ -14,8 +14,6 @@ from homes import Place
 from conftest import Buckets
 from ursa.catalog._pointer import FIRST_PREFIX, read_pointer, write_pointer
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.home import KINDS
-from ursa.catalog.tables import CatalogTable
 from ursa.errors import ConfigError, StorageError
 from ursa.store import PreconditionFailedError, Store
 from ursa.store.local import LocalStore
@@ -150,7 +148,7 @@ def test_no_catalog_and_none_may_be_made(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"there is no catalog yet: .*/assets/ursa/ACTIVE\.json does not exist"
     ) as caught:
-        Catalog.open(Place(tmp_path).home(create=False))
+        Catalog.open(Place(tmp_path).home(create=False)).refresh()
     assert "ursa catalog init --yes --profile local" in (caught.value.hint or "")
     assert not (tmp_path / "assets").exists()
 
@@ -184,7 +182,7 @@ def test_a_pointer_to_nothing(tmp_path: Path) -> None:
     with pytest.raises(
         StorageError, match=r"catalog/v9/recordings is not there, though ACTIVE\.json names it"
     ) as caught:
-        Catalog.open(home)
+        Catalog.open(home).refresh()
     assert "Nothing was written" in (caught.value.hint or "")
 
 
@@ -192,8 +190,7 @@ def test_a_flip_is_followed(tmp_path: Path) -> None:
     catalog = Place(tmp_path).catalog()
     home = catalog.home
     assert not catalog.follow_pointer()
-    for kind in KINDS:
-        CatalogTable.create(kind, home.table_uri("catalog/v2", kind.name), {}, home.author)
+    home.create_tables("catalog/v2")
     write_pointer(home.store, "ursa/", "catalog/v2", by="a", replacing=catalog.pointer)
     assert catalog.follow_pointer()
     assert not catalog.follow_pointer()

@@ -23,6 +23,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.query import query
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow, normalize_name, participant_id
 from ursa.catalog.tables import Change
+from ursa.catalog.where import EVERYTHING
 from ursa.errors import RecordingNotFoundError, UsageError
 from ursa.manifest import hashing
 
@@ -147,9 +148,9 @@ def test_participants_through_arrow(rows: list[ParticipantRow]) -> None:
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(RECORDING_ROWS, MODALITY_ROWS)
 def test_rows_through_the_tables(catalog: Catalog, row: RecordingRow, worker: ModalityRow) -> None:
-    catalog.recordings.compare_and_swap(lambda: Change([row], "true", "test"))
+    catalog.recordings.compare_and_swap(lambda: Change([row], EVERYTHING, "test"))
     worker = replace(worker, rec_id=row.rec_id, recording_hash=row.recording_hash)
-    catalog.modalities.compare_and_swap(lambda: Change([worker], "true", "test"))
+    catalog.modalities.compare_and_swap(lambda: Change([worker], EVERYTHING, "test"))
     assert catalog.list_recordings() == [row]
     assert catalog.list_modalities() == [worker]
 

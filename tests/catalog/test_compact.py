@@ -11,9 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bucket_tap import Tap, commit_of
+from deltalake import DeltaTable
 from homes import (
     Place,
     add_modalities,
@@ -184,22 +185,19 @@ def test_many_of_them(catalog: Catalog) -> None:
     assert catalog.modalities.select() == [modality(300)]
 
 
-def test_a_run_that_commits_at_the_last_moment_keeps_its_rows(
-    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_commits_at_the_last_moment_keeps_its_rows(tmp_path: Path) -> None:
     """Its recording arrives between the look and the commit, while somebody else makes the commit fail."""
+    tap = Tap()
+    catalog = Place(tmp_path).catalog(tap=tap)
     add_modalities(catalog, [stamped(1, 2 * ORPHAN_AFTER), stamped(2, 2 * ORPHAN_AFTER)])
     backdate(catalog.modalities, 2 * ORPHAN_AFTER)
     other = Place(tmp_path).catalog()
-    commit = catalog.modalities.commit
 
-    def late(change: Any) -> None:
-        if not other.list_recordings():
-            add_recordings(other, [recording(1)])
-            add_modalities(other, [modality(5)])
-        commit(change)
+    def late() -> None:
+        add_recordings(other, [recording(1)])
+        add_modalities(other, [modality(5)])
 
-    monkeypatch.setattr(catalog.modalities, "commit", late)
+    tap.before(commit_of("modalities"), late)
     assert [row.rec_id for row in compact(catalog).removed] == [rec_id(2)]
     assert [row.rec_id for row in catalog.list_modalities()] == [rec_id(1)]
 
@@ -250,23 +248,35 @@ def test_registrations_while_somebody_compacts(weed_buckets: Buckets, writers: P
     assert [row.display_name for row in catalog.list_participants()] == ["Everybody"]
 
 
-def test_two_that_merge_the_same_files(tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_merge_the_same_files(tmp_path: Path) -> None:
     """Delta's own optimizer rebases the second onto the first, and every row is there twice."""
+    tap = Tap()
+    catalog = Place(tmp_path).catalog(tap=tap)
     for number in range(4):
         add_recordings(catalog, [recording(number)])
     other = Place(tmp_path).catalog()
-    committing = catalog.recordings.committing
-
-    def late(op_id: str) -> Any:
-        monkeypatch.undo()
-        other.recordings.merge_files(1 << 20)
-        return committing(op_id)
-
-    monkeypatch.setattr(catalog.recordings, "committing", late)
+    other.refresh()
+    tap.before(commit_of("recordings"), lambda: other.recordings.merge_files(1 << 20))
     with pytest.raises(LostRaceError):
         catalog.recordings.merge_files(1 << 20)
     assert catalog.list_recordings() == [recording(number) for number in range(4)]
-    assert len(list(Path(catalog.recordings.uri).glob("*.parquet"))) == 5
+    # The loser's file is there and in no version: it goes when it is 90 days old.
+    assert len(list(Path(catalog.recordings.uri).glob("*.parquet"))) == 6
+    assert len(DeltaTable(catalog.recordings.uri).file_uris()) == 1
+
+
+def test_a_merge_beside_those_who_append(tmp_path: Path) -> None:
+    """All that it takes away is still there: it comes after them, without being made again."""
+    tap = Tap()
+    catalog, other = Place(tmp_path).catalog(tap=tap), Place(tmp_path).catalog()
+    for number in range(4):
+        add_recordings(catalog, [recording(number)])
+    tap.before(commit_of("recordings"), lambda: add_recordings(other, [recording(7)]))
+    tap.before(commit_of("recordings"), lambda: add_recordings(other, [recording(8)]))
+    catalog.recordings.merge_files(1 << 20)
+    assert catalog.list_recordings() == [recording(number) for number in (0, 1, 2, 3, 7, 8)]
+    assert len(catalog.recordings.files()) == 3
+    assert catalog.recordings.history(1)[0]["ursa_operation"] == "compact"
 
 
 def test_files_that_do_not_fit_together_are_left(catalog: Catalog) -> None:

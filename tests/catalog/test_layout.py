@@ -54,7 +54,7 @@ def test_more_names_than_a_condition_holds(catalog: Catalog, monkeypatch: pytest
     fill(catalog, range(10))
     monkeypatch.setattr(where, "MOST_LITERALS", 2)
     asked = [rec_id(number) for number in (2, 4, 8)]
-    assert "IN" not in by_rec_id(asked)
+    assert "IN" not in str(by_rec_id(asked))
     assert list(catalog.registered(asked)) == asked
     assert [row.rec_id for row in catalog.lookup_all(asked, [recording_hash(9)])] == [*asked, rec_id(9)]
 
@@ -90,11 +90,10 @@ def test_requests_do_not_grow_with_what_is_asked(
         proxy.clear()
         assert len(catalog.registered(names)) == len(names)
         counts.append(proxy.count())
-    assert max(counts) <= 20
-    assert counts[1] <= counts[0] + 2
+    assert counts == [4, 4]
     proxy.clear()
     register(catalog, registration(3000, modality(3000), modality(3000, "mic", ""), participants=("Ada",)))
-    assert proxy.count() <= 40
+    assert proxy.count() == 12
 
 
 # --- prefixes
@@ -130,7 +129,7 @@ def test_a_recording_that_goes_by_its_hash(catalog: Catalog) -> None:
 def test_a_range_is_a_prefix(prefix: str, text: str) -> None:
     after = where._after(prefix)
     assert (prefix <= text and (not after or text < after)) == text.startswith(prefix)
-    assert starting_with("c", prefix).startswith("c >= '")
+    assert str(starting_with("c", prefix)).startswith("c >= '")
 
 
 # --- files

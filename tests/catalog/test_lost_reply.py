@@ -2,71 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from bucket_tap import Go, Tap, commit_of
 from homes import AUTHOR, Place, add_recordings, modality, rec_id, recording, registration
 
+import ursa.catalog.replica.commit as commits
 from conftest import Buckets
 from proxy import FaultProxy
 from servers import S3Server
-from ursa.catalog import tables
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.tables import CatalogTable, Change
+from ursa.catalog.tables import Change
 from ursa.errors import RecordingExistsError, StorageError, UnknownOutcomeError
 from ursa.policies import Action
-from ursa.register import commit as module
 from ursa.register.commit import Registered, register, register_all
+from ursa.store import PreconditionFailedError, TransientError
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Place(tmp_path).catalog()
+def tap() -> Tap:
+    return Tap()
 
 
 @pytest.fixture
-def lost(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Make the reply to a commit of the recordings be lost, and so many looks after it fail: ``lost[:] = [looks]``."""
-    wanted: list[int] = []
-    failing = [0]
-    refresh = CatalogTable.refresh
-
-    def commit(table: Any, *args: Any, **options: Any) -> None:
-        write_deltalake(table, *args, **options)
-        if wanted and str(table.table_uri).rstrip("/").endswith("recordings"):
-            failing[0] = wanted.pop()
-            raise DeltaError("the reply was lost")
-
-    def look(self: CatalogTable[Any]) -> None:
-        if failing[0] and self.kind.name == "recordings":
-            failing[0] -= 1
-            raise StorageError("can't refresh: connection refused")
-        refresh(self)
-
-    monkeypatch.setattr(tables, "write_deltalake", commit)
-    monkeypatch.setattr(CatalogTable, "refresh", look)
-    return wanted
+def catalog(tmp_path: Path, tap: Tap) -> Catalog:
+    """Open, before anything is lost."""
+    catalog = Place(tmp_path).catalog(tap=tap)
+    catalog.refresh()
+    return catalog
 
 
-def test_the_look_is_tried_again(catalog: Catalog, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commits, "PAUSE_S", 0.01)
+
+
+def lose(tap: Tap, looks: int | None) -> None:
+    """Lose the reply to the recordings' next commit; after it so many PUTs of it, and looks at what is there, fail."""
+    tap.lose(commit_of("recordings"))
+    tap.fail(commit_of("recordings"), TransientError("connection refused"), looks)
+    tap.fail(lambda method, key: method == "get" and commit_of("recordings")("put", key), StorageError("down"), looks)
+
+
+def test_the_same_bytes_are_put_until_the_server_tells(catalog: Catalog, tap: Tap) -> None:
     """One failed look, and our own row was told to be another's: RecordingExistsError."""
-    lost[:] = [3]
-    monkeypatch.setattr(tables, "_PAUSE_S", 0.01)
+    lose(tap, 3)
     assert register(catalog, registration(1))[1] is Action.CREATED
     assert [row.rec_id for row in catalog.list_recordings()] == [rec_id(1)]
+    assert [rule.hits for rule in tap.rules] == [1, 3, 3]
 
 
-def test_when_nothing_tells_that_is_what_is_said(
-    catalog: Catalog, lost: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables, "_GIVE_UP_AFTER_S", 0.2)
-    monkeypatch.setattr(tables, "_PAUSE_S", 0.01)
-    lost[:] = [1_000_000]
+def test_when_nothing_tells_that_is_what_is_said(catalog: Catalog, tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commits, "GIVE_UP_AFTER_S", 0.2)
+    lose(tap, None)
     decided: list[int] = []
 
     def decide() -> Change[Any]:
@@ -80,44 +73,51 @@ def test_when_nothing_tells_that_is_what_is_said(
     assert decided == [1] and e.value.exit_code == 1
 
 
-def test_a_registration_passes_it_on(catalog: Catalog, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registration_passes_it_on(
+    tmp_path: Path, catalog: Catalog, tap: Tap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each member of the group, once; and the same command finds out."""
-    monkeypatch.setattr(tables, "_GIVE_UP_AFTER_S", 0.2)
-    monkeypatch.setattr(tables, "_PAUSE_S", 0.01)
-    lost[:] = [1_000_000]
+    monkeypatch.setattr(commits, "GIVE_UP_AFTER_S", 0.2)
+    lose(tap, None)
     outcomes = register_all(catalog, [registration(1), registration(2)])
     assert [type(outcome) for outcome in outcomes] == [UnknownOutcomeError] * 2
-    monkeypatch.undo()
-    root = Path(catalog.home.base_uri).parent
-    again = register_all(Place(root).catalog(), [registration(1), registration(2)])
-    assert [type(outcome) for outcome in again] == [RecordingExistsError] * 2
+    tap.clear()
+    for again in (Place(tmp_path).catalog(), Place(tmp_path).elsewhere(tmp_path / "elsewhere").catalog(), catalog):
+        found = register_all(again, [registration(1), registration(2)])
+        assert [type(outcome) for outcome in found] == [RecordingExistsError] * 2
 
 
-class Late:
-    """A PUT that times out, and arrives when the next attempt is on its way."""
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_refused_again_and_again_is_not_in_doubt_for_ever(catalog: Catalog, tap: Tap, status: int) -> None:
+    """R2 answers 429 to the second write of a key within a second; nothing is decided anew meanwhile."""
+    rule = tap.fail(commit_of("recordings"), TransientError(f"{status}"), 7)
+    decided: list[int] = []
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
-        self.place = place
-        self.kept: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.calls = 0
-        monkeypatch.setattr(tables, "write_deltalake", self)
+    def decide() -> Change[Any]:
+        decided.append(1)
+        return Change([recording(1)], None, "test")
 
-    def __call__(self, table: Any, *args: Any, **options: Any) -> None:
-        if not str(table.table_uri).rstrip("/").endswith("recordings"):
-            return write_deltalake(table, *args, **options)
-        self.calls += 1
-        if self.calls == 1:
-            self.kept.append((args, options))
-            raise DeltaError("timed out")
-        if self.kept:
-            args_before, options_before = self.kept.pop()
-            write_deltalake(self.place.catalog().recordings.delta, *args_before, **options_before)
-        return write_deltalake(table, *args, **options)
+    assert catalog.recordings.compare_and_swap(decide)
+    assert (decided, rule.hits) == ([1], 7)
+    assert catalog.list_recordings() == [recording(1)]
 
 
-def test_what_landed_is_what_is_told(tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second attempt has decided other rows, and the first one lands."""
-    Late(monkeypatch, Place(tmp_path))
+def test_refused_and_another_was_faster(tmp_path: Path, catalog: Catalog, tap: Tap) -> None:
+    """A 429 on ``N.json``: somebody is writing it."""
+    other = Place(tmp_path).catalog()
+
+    def busy(_go: Go) -> Any:
+        add_recordings(other, [recording(2)])
+        raise TransientError("429")
+
+    tap.add(commit_of("recordings"), busy)
+    add_recordings(catalog, [recording(1)])
+    assert catalog.list_recordings() == [recording(1), recording(2)]
+
+
+def test_what_was_late_is_what_is_told(catalog: Catalog, tap: Tap) -> None:
+    """Nothing is decided anew while it is on its way: the bytes that land are those of the only decision."""
+    tap.delay(commit_of("recordings"))
     changes: list[Change[Any]] = []
 
     def decide() -> Change[Any]:
@@ -125,45 +125,78 @@ def test_what_landed_is_what_is_told(tmp_path: Path, catalog: Catalog, monkeypat
         return changes[-1]
 
     assert catalog.recordings.compare_and_swap(decide) is changes[0]
-    assert len(changes) == 2
+    assert len(changes) == 1
     assert [row.rec_id for row in catalog.list_recordings()] == [rec_id(1)]
     (commit,) = catalog.recordings.history(1)
     assert (commit["ursa_attempt"], commit["ursa_who"]) == ("1", AUTHOR.who)
 
 
-def test_a_group_tells_of_each_member_what_landed(
-    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the attempts one of two is decided otherwise: the rows of both are there, and both are told so."""
-    Late(monkeypatch, Place(tmp_path))
-    still = module._Round._still
-    looks: list[int] = []
+def test_late_by_more_than_we_wait(tmp_path: Path, catalog: Catalog, tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lands when we have given up and told so: the same command finds it."""
+    monkeypatch.setattr(commits, "GIVE_UP_AFTER_S", 0.2)
+    late: list[Go] = []
 
-    def once(self: Any, members: Any) -> list[int]:
-        looks.append(1)
-        kept = still(self, members)
-        if len(looks) == 2:
-            self.decided.pop(1)
-            self.outcomes.pop(1, None)
-            kept.remove(1)
-        return kept
+    def act(go: Go) -> Any:
+        late.append(go)
+        raise TransientError("timed out")
 
-    monkeypatch.setattr(module._Round, "_still", once)
+    tap.add(commit_of("recordings"), act, None)
+    with pytest.raises(UnknownOutcomeError):
+        register(catalog, registration(1))
+    assert Place(tmp_path).catalog().list_recordings() == []
+    tap.clear()
+    late[0]()
+    with pytest.raises(RecordingExistsError):
+        register(catalog, registration(1))
+    assert [row.rec_id for row in catalog.list_recordings()] == [rec_id(1)]
+    assert catalog.list_modalities() == [modality(1)]
+
+
+def test_a_group_whose_commit_was_late(catalog: Catalog, tap: Tap) -> None:
+    tap.delay(commit_of("recordings"))
     outcomes = register_all(catalog, [registration(1), registration(2)])
     assert [isinstance(outcome, Registered) and outcome.action for outcome in outcomes] == [Action.CREATED] * 2
     assert [row.rec_id for row in catalog.list_recordings()] == [rec_id(1), rec_id(2)]
     assert sorted(row.rec_id for row in catalog.list_modalities()) == [rec_id(1), rec_id(2)]
 
 
-def test_a_refused_commit_is_no_lost_race(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has committed: a table that can't be written says why at once, and not after two minutes of lost races."""
+def test_late_and_another_was_faster(tmp_path: Path, catalog: Catalog, tap: Tap) -> None:
+    """It arrives when another's commit is there, and changes nothing; we decide again, and each row is there once."""
+    other = Place(tmp_path).catalog()
+    late: list[Go] = []
 
-    def refuse(*_args: Any, **_options: Any) -> None:
-        raise CommitFailedError("Unsupported table features")
+    def act(go: Go) -> Any:
+        late.append(go)
+        register(other, registration(2))
+        raise TransientError("timed out")
 
-    monkeypatch.setattr(tables, "write_deltalake", refuse)
-    with pytest.raises(StorageError, match="Unsupported table features"):
+    def arrive(go: Go) -> Any:
+        with pytest.raises(PreconditionFailedError):
+            late[0]()
+        return go()
+
+    tap.add(commit_of("recordings"), act)
+    tap.add(commit_of("recordings"), arrive)
+    assert register(catalog, registration(1))[1] is Action.CREATED
+    assert [row.rec_id for row in catalog.list_recordings()] == [rec_id(1), rec_id(2)]
+
+
+def test_a_table_that_takes_no_commits_of_ours_says_so(catalog: Catalog) -> None:
+    """Nobody has committed: a table that can't be written says why at once, and not after two minutes of lost races.
+
+    Another tool has switched on a feature that deltalake does not write.
+    """
+    log = Path(catalog.recordings.uri, "_delta_log")
+    entries = [json.loads(line) for line in (log / f"{0:020}.json").read_text().splitlines()]
+    metadata = next(entry for entry in entries if "metaData" in entry)
+    metadata["metaData"]["configuration"]["delta.enableRowTracking"] = "true"
+    features = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": [], "writerFeatures": ["rowTracking"]}
+    lines = [{"commitInfo": {"operation": "UPGRADE PROTOCOL"}}, {"protocol": features}, metadata]
+    (log / f"{1:020}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    catalog.refresh()
+    with pytest.raises(StorageError, match="features"):
         add_recordings(catalog, [recording(1)])
+    assert not (log / f"{2:020}.json").exists()
 
 
 # --- on a server
@@ -198,9 +231,8 @@ def lose_the_commit(proxy: FaultProxy, looks: int | None) -> None:
     proxy.fail(look, times=looks, status=403)
 
 
-def test_on_a_server(behind: tuple[FaultProxy, Place], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_server(behind: tuple[FaultProxy, Place]) -> None:
     """A reply to the recordings' commit is lost, and then the looks fail: our own row is ours, exit 0 and not 5."""
-    monkeypatch.setattr(tables, "_PAUSE_S", 0.01)
     proxy, place = behind
     catalog = place.catalog()
     lose_the_commit(proxy, 5)
@@ -210,8 +242,7 @@ def test_on_a_server(behind: tuple[FaultProxy, Place], monkeypatch: pytest.Monke
 
 
 def test_on_a_server_that_does_not_tell(behind: tuple[FaultProxy, Place], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(tables, "_GIVE_UP_AFTER_S", 1.0)
+    monkeypatch.setattr(commits, "GIVE_UP_AFTER_S", 1.0)
     proxy, place = behind
     catalog = place.catalog()
     lose_the_commit(proxy, None)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 from homes import Place, add_modalities, add_recordings, modality, rec_id, recording, registration
 
 import ursa.catalog.standings as standings_module
 from ursa.catalog._pointer import write_pointer
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.home import KINDS
 from ursa.catalog.standings import Standing, Standings
-from ursa.catalog.tables import CatalogTable
 from ursa.errors import StorageError
 from ursa.register.commit import register, register_all
 
@@ -37,8 +36,7 @@ def of_all(catalog: Catalog, names: Sequence[str], at_once: int = 10_000) -> dic
 
 def remove(root: Path, number: int) -> None:
     """As somebody else's undo would."""
-    other = Place(root).catalog()
-    other.recordings.delta.delete(f"rec_id = '{rec_id(number)}'")
+    DeltaTable(Place(root).catalog().recordings.uri).delete(f"rec_id = '{rec_id(number)}'")
 
 
 @pytest.mark.parametrize("at_once", [10_000, 7])
@@ -116,8 +114,7 @@ def test_a_rebuild_that_was_put_in_place_is_followed(
     standings = Standings(lambda: catalog, [rec_id(1)])
     standings.begin(0)
     home = Place(tmp_path).home()
-    for kind in KINDS:
-        CatalogTable.create(kind, home.table_uri("catalog/v2", kind.name), {}, home.author)
+    home.create_tables("catalog/v2")
     Place(tmp_path).catalog().recordings.set_frozen("catalog/v2")
     write_pointer(home.store, "ursa/", "catalog/v2", by="a", replacing=catalog.pointer)
     monkeypatch.setattr(standings_module, "FRESH_FOR_S", 0.0)
@@ -130,7 +127,9 @@ def test_a_lookup_that_failed_is_made_again(catalog: Catalog, tmp_path: Path, mo
     standings = Standings(lambda: catalog, [rec_id(1), rec_id(2)])
     standings.begin(0)
     monkeypatch.setattr(standings_module, "FRESH_FOR_S", 0.0)
-    add_recordings(Place(tmp_path).catalog(), [recording(2)])
+    other = Place(tmp_path).elsewhere(tmp_path / "elsewhere").catalog()
+    add_modalities(other, [modality(2)])
+    add_recordings(other, [recording(2)])
     table, away = tmp_path / "assets" / "ursa" / "catalog" / "v1" / "modalities", tmp_path / "away"
     away.mkdir()
     for file in table.glob("*.parquet"):

@@ -307,10 +307,15 @@ def test_a_time_when_it_was_frozen(catalog: Catalog) -> None:
     assert [row.rec_id for row in catalog.list_recordings()] == [rec_id(1)]
 
 
-def test_rows_that_are_gone_for_good(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_gone_for_good(tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     (first,) = after(catalog, ingest(catalog, 1), ingest(catalog, 2))[:1]
-    for entry in Path(catalog.recordings.uri, "_delta_log").glob("*00000.json"):
-        entry.unlink()
+    before = state(catalog)
+    catalog.recordings.write_checkpoint()
+    Path(catalog.recordings.uri, "_delta_log", f"{0:020}.json").unlink()
+    # A machine that has read them has them.
+    assert plan_undo(Place(tmp_path).catalog(), first).disappear == (rec_id(2),)
+    catalog = Place(tmp_path).elsewhere(tmp_path / "elsewhere").catalog()
+    assert state(catalog) == before
     with pytest.raises(StorageError, match="version 1"):
         plan_undo(catalog, first)
     monkeypatch.setattr(undo_module, "RETENTION_DAYS", 0)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bucket_tap import Tap, commit_of
 from homes import Place, add_modalities, modality, rec_id, recording, registration
 
 import ursa.catalog.turning as turning
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.history import history
 from ursa.catalog.metadata import workers_of
-from ursa.catalog.tables import CatalogTable, Change
+from ursa.catalog.tables import Change
 from ursa.catalog.undo import plan_undo, undo
 from ursa.catalog.where import any_of, these_modalities
 from ursa.errors import StorageError, UrsaError
@@ -29,8 +28,14 @@ def nobody_is_reading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Place(tmp_path).catalog()
+def catalog(tmp_path: Path, tap: Tap) -> Catalog:
+    return Place(tmp_path).catalog(tap=tap)
+
+
+@pytest.fixture
+def tap() -> Tap:
+    """What the requests of ``catalog`` go through: an undo has decided what to commit, and has not committed it."""
+    return Tap()
 
 
 @pytest.fixture
@@ -43,18 +48,6 @@ def newest(catalog: Catalog) -> str:
     return history(catalog, 1)[0].operation_id
 
 
-def before_commit(monkeypatch: pytest.MonkeyPatch, table: str, action: Callable[[], object]) -> None:
-    """Do something once, when an undo has decided what to commit to this table and has not committed it."""
-    commit, waiting = CatalogTable.commit, [action]
-
-    def late(self: CatalogTable[Any], change: Change[Any]) -> None:
-        if self.kind.name == table and change.operation == "undo" and waiting:
-            waiting.pop()()
-        commit(self, change)
-
-    monkeypatch.setattr(CatalogTable, "commit", late)
-
-
 def whole(catalog: Catalog) -> dict[str, set[tuple[str, str]]]:
     """rec_id → its modalities, which are those that its row covers."""
     catalog.refresh()
@@ -65,15 +58,13 @@ def whole(catalog: Catalog) -> dict[str, set[tuple[str, str]]]:
     return seen
 
 
-def test_registered_again_before_its_modalities_go(
-    catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_registered_again_before_its_modalities_go(catalog: Catalog, other: Catalog, tap: Tap) -> None:
     """The rig's laptop finds the recording gone and its modality rows equal: it writes none, and they must not go."""
     register(catalog, registration(1))
     first = newest(catalog)
     register(catalog, registration(2))
     plan = plan_undo(catalog, first)
-    before_commit(monkeypatch, "modalities", lambda: register(other, registration(2)))
+    tap.before(commit_of("modalities"), lambda: register(other, registration(2)))
     undo(catalog, plan)
     assert whole(other).keys() == {rec_id(1), rec_id(2)}
     assert other.modalities_for([recording(2)]) == [modality(2)]
@@ -99,15 +90,13 @@ def test_registered_again_after_the_recordings(
     assert [row.bytes for row in other.modalities_for([recording(2)])] == [77, 10]
 
 
-def test_registered_just_before_the_recordings(
-    catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_registered_just_before_the_recordings(catalog: Catalog, other: Catalog, tap: Tap) -> None:
     """The plan did not show it: nothing that a reader sees is changed."""
     register(catalog, registration(1))
     first = newest(catalog)
     register(catalog, registration(2))
     plan = plan_undo(catalog, first)
-    before_commit(monkeypatch, "recordings", lambda: register(other, registration(3)))
+    tap.before(commit_of("recordings"), lambda: register(other, registration(3)))
     with pytest.raises(StorageError, match=f"nothing was changed.*{rec_id(3)}"):
         undo(catalog, plan)
     assert len(whole(other)) == 3
@@ -115,29 +104,27 @@ def test_registered_just_before_the_recordings(
     assert whole(other).keys() == {rec_id(1)}
 
 
-def test_overwritten_just_before_the_modalities(
-    catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overwritten_just_before_the_modalities(catalog: Catalog, other: Catalog, tap: Tap) -> None:
     """The rows that the plan replaces are not those that are there."""
     register(catalog, registration(1))
     first = newest(catalog)
     register(catalog, registration(1, modality(1, bytes=77), overwrite=True))
     plan = plan_undo(catalog, first)
     latest = registration(1, modality(1, bytes=88), overwrite=True)
-    before_commit(monkeypatch, "modalities", lambda: register(other, latest))
+    tap.before(commit_of("modalities"), lambda: register(other, latest))
     with pytest.raises(StorageError, match=f"nothing was changed.*{rec_id(1)}"):
         undo(catalog, plan)
     whole(other)
     assert other.modalities_for([recording(1)]) == [modality(1, bytes=88)]
 
 
-def test_a_compaction_meanwhile(catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compaction_meanwhile(catalog: Catalog, other: Catalog, tap: Tap) -> None:
     for number in (1, 2, 3):
         register(catalog, registration(number))
     first = history(catalog)[2].operation_id
     plan = plan_undo(catalog, first)
     other.refresh()
-    before_commit(monkeypatch, "recordings", lambda: other.recordings.merge_files(10**9))
+    tap.before(commit_of("recordings"), lambda: other.recordings.merge_files(10**9))
     other.modalities.merge_files(10**9)
     undo(catalog, plan)
     assert whole(other).keys() == {rec_id(1)}
@@ -157,9 +144,7 @@ def test_edited_after_the_plan(catalog: Catalog, other: Catalog, edited: int) ->
     assert len(whole(other)) == 2
 
 
-def test_a_run_that_lost_writes_over_what_came_back(
-    catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_lost_writes_over_what_came_back(catalog: Catalog, other: Catalog, tap: Tap) -> None:
     """Modalities are back, their recording is not yet: to another run they look like nobody's."""
     register(catalog, registration(1))
     first = newest(catalog)
@@ -167,9 +152,8 @@ def test_a_run_that_lost_writes_over_what_came_back(
     second = newest(catalog)
     undo(catalog, plan_undo(catalog, first))
     strange = modality(2, bytes=77)
-    before_commit(
-        monkeypatch,
-        "recordings",
+    tap.before(
+        commit_of("recordings"),
         lambda: other.modalities.compare_and_swap(
             lambda: Change([strange], these_modalities([strange]), "ingest:modalities")
         ),
@@ -179,7 +163,7 @@ def test_a_run_that_lost_writes_over_what_came_back(
     assert other.modalities_for([recording(2)]) == [modality(2)]
 
 
-def test_frozen_in_the_middle(catalog: Catalog, other: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_in_the_middle(catalog: Catalog, other: Catalog, tap: Tap) -> None:
     register(catalog, registration(1))
     first = newest(catalog)
     register(catalog, registration(2))
@@ -188,7 +172,7 @@ def test_frozen_in_the_middle(catalog: Catalog, other: Catalog, monkeypatch: pyt
         other.modalities.refresh()
         other.modalities.set_frozen("catalog/v2")
 
-    before_commit(monkeypatch, "modalities", freeze)
+    tap.before(commit_of("modalities"), freeze)
     with pytest.raises(StorageError, match=r"frozen the catalog, catalog/v2 .* recordings are as they were then"):
         undo(catalog, plan_undo(catalog, first))
     assert whole(other).keys() == {rec_id(1)}

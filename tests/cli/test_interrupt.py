@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -138,12 +139,15 @@ def test_a_finished_recording_stays_and_the_one_in_flight_does_not(
     assert [row["rec_id"] for row in rows("--config", config)] == [first.name]
 
 
-@pytest.mark.parametrize("what", ["ACTIVE.json", "_delta_log/00000000000000000001.json", ".parquet"])
+@pytest.mark.parametrize("what", ["ACTIVE.json", "/_delta_log/", "_delta_log/00000000000000000001.json", ".parquet"])
 def test_a_signal_while_reading_is_130_too(what: str, proxied: tuple[FaultProxy, Path], tmp_path: Path) -> None:
     proxy, config = proxied
     rec_dir = make_recording(tmp_path, REC, {"eeg_a/a.edf": b"eeg"})
     assert run_ursa("ingest", rec_dir, "--config", config).returncode == 0
-    stalled = proxy.stall(lambda method, path, query: method == "GET" and path.endswith(what), 30, times=None)
+    shutil.rmtree(Path.home() / ".cache" / "ursa")  # as on a machine that has no copy of the catalog
+    stalled = proxy.stall(
+        lambda method, path, query: method == "GET" and (path + query.get("prefix", "")).endswith(what), 30, times=None
+    )
     with start_ursa("ls", "--config", config) as process:
         wait_for(lambda: stalled.hits >= 1)
         process.send_signal(signal.SIGINT)

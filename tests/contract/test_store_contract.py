@@ -35,8 +35,8 @@ from ursa.transfer.parts import multipart_etag
 
 MIB = 1 << 20
 PART = 5 * MIB  # the least that S3 takes for a part that is not the last
-# Above this size S3Store writes through its other client, which escapes keys in its own way.
-OTHER_PATH_BYTES = MIB + 1
+# More than one call of a socket takes.
+LARGE_BYTES = MIB + 1
 NAMES = [
     "plain.bin",
     "two words.bin",
@@ -103,7 +103,7 @@ def block(seed: int, size: int = PART) -> bytes:
 # --- single objects
 
 
-@pytest.mark.parametrize("size", [0, 1, OTHER_PATH_BYTES], ids=["empty", "small", "large"])
+@pytest.mark.parametrize("size", [0, 1, LARGE_BYTES], ids=["empty", "small", "large"])
 def test_put_and_all_that_tells_of_it(store: Store, size: int) -> None:
     body = block(7, size)
     written = put(store, "a/b.bin", body)
@@ -117,7 +117,7 @@ def test_put_and_all_that_tells_of_it(store: Store, size: int) -> None:
     assert info.modified_at is not None and info.modified_at.tzinfo is not None
 
 
-@pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [3, LARGE_BYTES], ids=["small", "large"])
 def test_metadata_round_trip(store: Store, size: int) -> None:
     put(store, "k", block(1, size))
     for info in (store.head("k"), store.read("k")[1]):
@@ -131,7 +131,7 @@ def test_put_takes_views(store: Store, body: Body) -> None:
     assert content(store, "k") == b"abc"
 
 
-@pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [3, LARGE_BYTES], ids=["small", "large"])
 def test_evidence(store: Store, kind: str, size: int) -> None:
     written = put(store, "k", block(1, size))
     # moto answers 200 to a wrong checksum, and tells again whatever it was sent: only the ETag speaks there.
@@ -186,7 +186,7 @@ def test_parts_have_no_checksum_of_the_whole(store: Store, kind: str) -> None:
     assert store.head("k").checked_sha256 == wanted
 
 
-@pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [3, LARGE_BYTES], ids=["small", "large"])
 def test_put_replaces_unless_told_otherwise(store: Store, size: int) -> None:
     first = put(store, "k", block(1, size))
     second = put(store, "k", block(2, size))
@@ -194,7 +194,7 @@ def test_put_replaces_unless_told_otherwise(store: Store, size: int) -> None:
     assert first.etag != second.etag == store.head("k").etag
 
 
-@pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [3, LARGE_BYTES], ids=["small", "large"])
 def test_if_absent(store: Store, size: int) -> None:
     first = put(store, "k", block(1, size), if_absent=True)
     for again in (block(1, size), block(2, size)):
@@ -206,7 +206,7 @@ def test_if_absent(store: Store, size: int) -> None:
     assert store.head("k").sha256 == hashlib.sha256(block(1, size)).hexdigest()
 
 
-@pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [3, LARGE_BYTES], ids=["small", "large"])
 def test_if_match(store: Store, size: int) -> None:
     first = put(store, "k", block(1, size))
     second = put(store, "k", block(2, size), if_match=first.etag)
@@ -237,7 +237,7 @@ def test_delete_of_what_never_was(store: Store) -> None:
     store.delete("never/was")
 
 
-@pytest.mark.parametrize("size", [3, OTHER_PATH_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [3, LARGE_BYTES], ids=["small", "large"])
 def test_one_of_eight_wins(store: Store, size: int) -> None:
     start = threading.Barrier(8)
 
@@ -262,13 +262,12 @@ def test_one_of_eight_wins(store: Store, size: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_the_same_everywhere(store: Store, name: str) -> None:
     key = f"rec/{name}"
-    small, large = b"small", block(3, OTHER_PATH_BYTES)
+    small, large = b"small", block(3, LARGE_BYTES)
     put(store, key, small, if_absent=True)
     (listed,) = store.list("rec/")
     assert listed.key == key
     assert store.head(key).size_bytes == len(small)
     assert content(store, key) == small
-    # A write through the other client hits the same object.
     with pytest.raises(PreconditionFailedError):
         put(store, key, large, if_absent=True)
     put(store, key, large, if_match=listed.etag)
@@ -345,6 +344,7 @@ def test_a_page_begins_after_a_key(store: Store, kind: str, prefix: str, start_a
         put(store, key, b"1")
     wanted = sorted((key for key in TREE if key.startswith(prefix) and key > start_after), key=str.encode)
     (found,) = pages(store, prefix, start_after)
+    assert [info.key for info in store.list(prefix, start_after=start_after)] == found
     if kind == "weed":
         # It lists by directories' names: `a/b` before `a.txt`, so that more than what comes after may be told, never less.
         assert set(wanted) <= set(found) <= {*wanted, "p/a.txt"}
@@ -370,6 +370,7 @@ def test_a_thousand_keys_a_page(store: Store) -> None:
     assert (len(first), len(second)) == (1000, 5)
     assert first + second == sorted(wanted)
     assert pages(store, "many/", "many/3/0500") == [[key for key in sorted(wanted) if key > "many/3/0500"]]
+    assert [info.key for info in store.list("many/", start_after="many/0/0000")] == sorted(wanted)[1:]
 
 
 def test_a_page_tells_the_store_s_clock(store: Store) -> None:

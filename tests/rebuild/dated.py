@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deltalake import Field, Schema, write_deltalake
+from deltalake import Field, Schema
 from deltalake.schema import ArrayType, PrimitiveType, StructType
 
+from foreign import bucket_table, overwrite
 from ursa import DataInterface
 from ursa.catalog.arrow import MODALITIES, RECORDINGS, TableKind
 from ursa.catalog.rows import FileRow, ModalityRow, RecordingRow
@@ -68,8 +69,9 @@ def make_dated(
         (catalog.modalities, modalities),
     ):
         rows = [_as_said_then(row, etag) for row in table.select()]
-        write_deltalake(table.delta, kind.table(rows), mode="overwrite", schema_mode="overwrite")
-        assert [field.name for field in table.delta.schema().fields] == kind.columns
+        there = bucket_table(data, table.kind.name)
+        overwrite(there, kind.table(rows))
+        assert [field.name for field in there.schema().fields] == kind.columns
 
 
 def _as_said_then(row: Any, etag: Callable[[FileRow], str | None]) -> Any:

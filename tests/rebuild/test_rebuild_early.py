@@ -7,10 +7,10 @@ from typing import Any
 
 import grown
 import pytest
-from deltalake import write_deltalake
 from frozen import plain, snapshot
 from grown import Lab, tables, zoo
 
+from foreign import bucket_table, overwrite
 from helpers import run_ursa
 from ursa import StorageError
 from ursa.catalog.arrow import MODALITIES
@@ -31,8 +31,9 @@ def rewrite(here: Lab) -> None:
         table = data._catalog.modalities
         names = ", ".join(field.name for field in fields)
         rows: Any = table.query(f"SELECT {names} FROM modalities")
-        write_deltalake(table.delta, rows, mode="overwrite", schema_mode="overwrite")
-        assert [field.name for field in table.delta.schema().fields] == [field.name for field in fields]
+        there = bucket_table(data, "modalities")
+        overwrite(there, rows)
+        assert [field.name for field in there.schema().fields] == [field.name for field in fields]
 
 
 def test_said_in_words(here: Lab) -> None:
@@ -95,9 +96,7 @@ def test_a_table_that_nobody_of_us_made(here: Lab) -> None:
     plain(here, 0)
     with here.open() as data:
         table = data._catalog.recordings
-        write_deltalake(
-            table.delta, table.query("SELECT rec_id FROM recordings"), mode="overwrite", schema_mode="overwrite"
-        )
+        overwrite(bucket_table(data, "recordings"), table.query("SELECT rec_id FROM recordings"))
     for action in (lambda: here.open().list_recordings(), here.rebuild):
         with pytest.raises(
             StorageError, match=r"no column recording_hash, hash_bucket, .* no version of ursa"

@@ -193,9 +193,9 @@ class Watched(LocalStore):
         self.heads: list[str] = []
         self.meanwhile = meanwhile
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         self.listed += 1
-        yield from super().list(prefix)
+        yield from super().list(prefix, start_after=start_after)
 
     def head(self, key: str) -> ObjectInfo:
         self.heads.append(key)

@@ -22,9 +22,8 @@ from conftest import Buckets, MakeConfig
 from proxy import FaultProxy
 from servers import S3Server
 from ursa import DataInterface, participant_id
-from ursa.catalog._pointer import write_pointer
-from ursa.catalog.arrow import RECORDINGS
-from ursa.catalog.home import KINDS
+from ursa.catalog._pointer import Pointer, write_pointer
+from ursa.catalog.catalog import Catalog
 from ursa.catalog.rows import RecordingRow, normalize_name
 from ursa.catalog.tables import CatalogTable, Change
 from ursa.errors import RecordingNotFoundError, StorageError, UsageError, WritesNotEnabledError
@@ -342,11 +341,10 @@ def test_a_rebuild_that_flips_right_after_our_commit(lab: Lab, taken_over: bool)
     def flipped(decide: Callable[[], Change[Any] | None]) -> bool:
         written = swap(decide)
         new = "catalog/v2"
-        for kind in KINDS:
-            CatalogTable.create(kind, home.table_uri(new, kind.name), home.options(), home.author)
+        home.create_tables(new)
         rows = [row(1, ARIA) if taken_over else row(1), row(2, BO)]
-        table = CatalogTable(RECORDINGS, home.table_uri(new, "recordings"), home.options(), home.author)
-        table.compare_and_swap(lambda: Change(rows, None, "test"))
+        filled = Catalog(home, Pointer(new, "", "", None))
+        filled.recordings.compare_and_swap(lambda: Change(rows, None, "test"))
         write_pointer(home.store, home.assets_prefix, new, by="rebuild", replacing=home.pointer())
         return written
 

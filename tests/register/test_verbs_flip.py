@@ -14,10 +14,10 @@ from racer import registration
 from helpers import make_recording
 from ursa import DataInterface, RecordingExistsError, StorageError, participant_id
 from ursa.catalog import catalog as catalog_module
-from ursa.catalog._pointer import read_pointer, write_pointer
+from ursa.catalog._pointer import Pointer, read_pointer, write_pointer
 from ursa.catalog.catalog import Catalog
-from ursa.catalog.home import KINDS
 from ursa.catalog.tables import CatalogTable, Change
+from ursa.catalog.where import EVERYTHING, any_of
 from ursa.register.commit import Registered, register_all
 
 HASH = "ab" * 32
@@ -32,8 +32,8 @@ class Rebuild:
     def __init__(self, local: Local) -> None:
         self.old = local.open()._catalog
         self.home = self.old.home
-        for kind in KINDS:
-            CatalogTable.create(kind, self.home.table_uri(NEW, kind.name), {}, self.home.author)
+        self.home.create_tables(NEW)
+        self.new = Catalog(self.home, Pointer(NEW, "", "", None))
 
     def freeze(self, prefix: str | None = NEW) -> None:
         """Every table of the old catalog; None thaws."""
@@ -50,8 +50,7 @@ class Rebuild:
                 table.refresh()
                 rows = table.select()
                 if rows:
-                    new = CatalogTable(table.kind, self.home.table_uri(NEW, name), {}, self.home.author)
-                    new.compare_and_swap(lambda rows=rows: Change(rows, None, "rebuild"))
+                    getattr(self.new, name).compare_and_swap(lambda rows=rows: Change(rows, None, "rebuild"))
         pointer = read_pointer(self.home.store, self.home.assets_prefix)
         write_pointer(self.home.store, self.home.assets_prefix, NEW, by="test", replacing=pointer)
 
@@ -146,7 +145,7 @@ def test_a_frozen_catalog_is_waited_for(verb: Verb, local: Local, monkeypatch: p
     old = rebuild.old
     table = old.modalities if verb is modality else old.participants if verb is participant else old.recordings
     table.refresh()
-    assert table.select("modality = 'mic'" if verb is modality else "true") == []
+    assert table.select(any_of("modality", ["mic"]) if verb is modality else EVERYTHING) == []
 
 
 def test_a_freeze_that_is_taken_back_is_written_through(
@@ -211,18 +210,19 @@ def test_a_member_that_was_committed_before_a_freeze_is_no_refusal(
     rebuild = Rebuild(local)
     catalog = local.open()._catalog
     register_all(catalog, [registration(1, ("eeg_a",))])
-    commit = CatalogTable.commit
+    pushed = CatalogTable._pushed
     seen: list[str] = []
 
-    def freezing(self: CatalogTable[Any], change: Any) -> None:
-        commit(self, change)
+    def freezing(self: CatalogTable[Any], wanted: Any) -> bool:
+        done = pushed(self, wanted)
         seen.append(self.kind.name)
         if seen.count("recordings") == 1 and self.kind.name == "modalities":
-            monkeypatch.setattr(CatalogTable, "commit", commit)
+            monkeypatch.setattr(CatalogTable, "_pushed", pushed)
             rebuild.freeze()
             rebuild.flip(copy=True)
+        return done
 
-    monkeypatch.setattr(CatalogTable, "commit", freezing)
+    monkeypatch.setattr(CatalogTable, "_pushed", freezing)
     first, second = register_all(catalog, [registration(1, ("camera_left",)), registration(2)])
     assert isinstance(first, Registered) and isinstance(second, Registered), (first, second)
     assert (first.action, second.action) == ("merged", "created")
@@ -251,8 +251,7 @@ def _flip_with_recordings(rebuild: Rebuild) -> Callable[..., None]:
     before = table.select()
 
     def flipping(*, copy: bool) -> None:
-        new = CatalogTable(table.kind, rebuild.home.table_uri(NEW, "recordings"), {}, rebuild.home.author)
-        new.compare_and_swap(lambda: Change(before, None, "rebuild"))
+        rebuild.new.recordings.compare_and_swap(lambda: Change(before, None, "rebuild"))
         flip(copy=False)
 
     return flipping

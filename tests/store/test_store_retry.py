@@ -56,10 +56,10 @@ class Flaky:
         if self._errors:
             raise self._errors.pop(0)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """Fails after the first entry, as a listing does between two pages."""
         self.calls += 1
-        for count, info in enumerate(self._inner.list(prefix)):
+        for count, info in enumerate(self._inner.list(prefix, start_after=start_after)):
             if count == 1:
                 self._fail()
             yield info
@@ -169,6 +169,59 @@ def test_a_request_has_a_deadline(inner: Store, waits: Waits) -> None:
     with pytest.raises(StorageError):
         RetryingStore(flaky, RetryPolicy(request_deadline_s=0.0, stopped=waits)).head("k")
     assert flaky.calls == 1
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lasting(clock: Clock, seconds: float) -> Callable[[], Exception]:
+    """Failures of attempts that take so long."""
+
+    def fail() -> Exception:
+        clock.now += seconds
+        return transient()
+
+    return fail
+
+
+@pytest.mark.parametrize("seconds", [61.0, 100.0, 36_000.0])
+def test_a_laptop_that_slept_tries_again(inner: Store, waits: Waits, seconds: float) -> None:
+    """What was in flight when the lid was closed fails on waking, however late that is."""
+    clock, slept = Clock(), False
+
+    def action() -> str:
+        nonlocal slept
+        if not slept:
+            slept = True
+            raise lasting(clock, seconds)()
+        return "done"
+
+    assert RetryPolicy(stopped=waits, clock=clock).call(action) == "done"
+    assert len(waits.seconds) == 1
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(40.0, 2), (20.0, 4), (60.0, 2), (90.0, 2)])
+def test_a_server_that_hangs_is_given_up(inner: Store, waits: Waits, seconds: float, calls: int) -> None:
+    """Its time-outs count in full, so that a command ends within two minutes."""
+    clock = Clock()
+    flaky = Flaky(inner, lasting(clock, seconds))
+    with pytest.raises(StorageError):
+        RetryingStore(flaky, RetryPolicy(stopped=waits, clock=clock, max_delay_s=0.0)).head("k")
+    assert flaky.calls == calls
+
+
+def test_what_was_waited_counts(inner: Store, waits: Waits) -> None:
+    flaky = Flaky(inner, lambda: transient(30.0))
+    with pytest.raises(StorageError):
+        RetryingStore(flaky, RetryPolicy(stopped=waits, clock=Clock(), max_delay_s=0.0)).head("k")
+    assert len(waits.seconds) == 3  # 30, 60, 90 of 75
 
 
 # --- one budget

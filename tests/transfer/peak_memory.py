@@ -12,8 +12,9 @@ from ursa.policies import Evidence
 from ursa.store import Part, PutResult
 from ursa.transfer.digest import SourceFile
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.items import UploadItem
 from ursa.transfer.parts import multipart_etag
-from ursa.transfer.upload import UploadItem, upload
+from ursa.transfer.upload import upload
 
 MIB = 1 << 20
 

@@ -20,8 +20,9 @@ from ursa.store.counting import RequestCounter
 from ursa.store.s3 import S3Location, S3Store
 from ursa.transfer.digest import Digest, SourceFile
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.items import Compare, Finished, Uploaded, UploadEvent, UploadItem
 from ursa.transfer.parts import SINGLE_PUT_BYTES, part_bytes
-from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
+from ursa.transfer.upload import upload
 
 MIB = 1 << 20
 MOST = SINGLE_PUT_BYTES

@@ -258,6 +258,29 @@ def test_the_window_follows_the_link() -> None:
         assert window.size == size
 
 
+def test_the_first_round_trip_opens_the_window() -> None:
+    """A listing tells before the first file goes: a distant server gets its hundred requests at once."""
+    window = Window(None)
+    with window.timed():
+        pass
+    window._shortest_s = 0.05
+    assert window.size == 100
+
+
+def test_no_more_requests_than_are_answered_in_a_second() -> None:
+    window, stop = Window(None), Stop()
+    window._shortest_s = 0.1
+    for _ in range(100):
+        assert window.enter(stop)
+    for answered_per_s, size in ((1_000.0, 200), (50.0, 50), (1.0, FEWEST_TRANSFERS)):
+        window._per_s = answered_per_s
+        assert window.size == size
+    before = window._per_s
+    with window.timed():
+        pass
+    assert window._per_s > before
+
+
 def test_an_engine_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     with Engine(transfers=3) as engine:

@@ -42,9 +42,10 @@ from ursa.store.local import LocalStore
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.transfer.digest import SourceFile
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.items import Finished, Moved, UploadEvent
 from ursa.transfer.limits import BandwidthLimit
 from ursa.transfer.parts import multipart_etag, part_bytes
-from ursa.transfer.upload import Finished, Moved, UploadEvent, upload
+from ursa.transfer.upload import upload
 
 Proxied = Callable[[S3Server], FaultProxy]
 MEMORY_SCRIPT = Path(__file__).parent / "peak_memory.py"
@@ -447,6 +448,17 @@ def test_transfers_bounds_requests_in_flight(store: Store, tmp_path: Path, big: 
     tap = Tap(store, before=dict.fromkeys(requests, entered), after=dict.fromkeys(requests, left))
     send(tap, [*items, item(big)], transfers=3)
     assert 1 <= peak <= 3
+
+
+def test_small_files_follow_the_round_trip(weed_buckets: Buckets, tmp_path: Path) -> None:
+    """100 ms away, 300 files go in a few round trips: the first one to be answered opens the window."""
+    with FaultProxy(weed_buckets.server.endpoint_url, delay_s=0.1) as far, Engine() as engine:
+        store = s3_store(weed_buckets.at(far.url))
+        items = [item(make_file(tmp_path / f"{number}", b"1")) for number in range(300)]
+        upload(
+            engine, store, items, stop=Stop(), open_uploads={}, compare=comparing(store), on_event=lambda _event: None
+        )
+        assert far.peak_in_flight > 100
 
 
 def test_bandwidth_counts_every_byte_once(store: Store, tmp_path: Path, big: SourceFile) -> None:

@@ -23,7 +23,7 @@ from ursa.catalog.metadata import covers
 from ursa.catalog.rows import ModalityRow, ParticipantRow, RecordingRow, participant_id
 from ursa.catalog.tables import CatalogTable, Change, FrozenError
 from ursa.catalog.where import Where, any_of, by_hash, by_rec_id, condition, starting_with
-from ursa.errors import RecordingNotFoundError, StorageError, UrsaError, UsageError
+from ursa.errors import CatalogDamagedError, RecordingNotFoundError, StorageError, UrsaError, UsageError
 
 T = TypeVar("T")
 
@@ -199,8 +199,11 @@ class Catalog:
                 self._open(prefix)
             try:
                 self._follow()
+            except CatalogDamagedError:
+                # The prefix may be one that was left, and deleted. Or all of it was, and is being made anew.
+                if asked.result().prefix == prefix:
+                    self._follow()
             except UrsaError:
-                # The prefix may be one that was left, and deleted.
                 if asked.result().prefix == prefix:
                     raise
             pointer = asked.result()

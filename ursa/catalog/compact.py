@@ -69,9 +69,8 @@ def compact(catalog: Catalog, *, dry_run: bool = False, clock: Clock = local_tim
     Raises:
         StorageError: a rebuild has frozen the catalog, or the server fails. What was done stays done, and is whole.
     """
-    tables: tuple[CatalogTable[Any], ...] = (catalog.recordings, catalog.modalities, catalog.participants)
-    with catalog.lock:
-        catalog.refresh()
+    with catalog.snapshot():
+        tables: tuple[CatalogTable[Any], ...] = catalog.tables
         for table in tables:
             if table.frozen:
                 raise frozen_error(table.frozen)
@@ -104,7 +103,7 @@ def _compact(
     vacuumed = 0
     if not dry_run:
         sort = _merge_or_sort(table, operation_id)
-        table.write_checkpoint()
+        table.put_checkpoint()
     after = before if dry_run else table.files()
     with _noting(refused):
         vacuumed = table.clean_up(clock, dry_run=dry_run)

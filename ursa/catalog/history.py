@@ -88,8 +88,8 @@ def filled(catalog: Catalog) -> dict[str, int] | None:
 
 def read_commits(catalog: Catalog, each: int | None = None) -> list[Commit]:
     """The newest commits of each table (all with None), newest first, as of now."""
-    tables: tuple[CatalogTable[Any], ...] = (catalog.recordings, catalog.modalities, catalog.participants)
     with catalog.snapshot():
+        tables: tuple[CatalogTable[Any], ...] = catalog.tables
         told = beside(lambda table: [_commit(table.kind.name, entry) for entry in table.history(each)], tables)
         return [commit for commits in told for commit in commits]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from ursa.beside import begin
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.metadata import covers
 from ursa.catalog.query import query
@@ -48,6 +49,10 @@ def overview(
 ) -> list[RecordingOverview]:
     """Recordings that meet all that is given, by date, each with all its modalities."""
     with catalog.snapshot():
+        # Of what is asked for by its key, the rows tell which files are needed.
+        narrowed = any(item is not None for item in (recording_hash, participants, since, until))
+        ahead = [begin(catalog.participants.view.need)]
+        ahead += [] if narrowed else [begin(catalog.modalities.view.need)]
         found = query(
             catalog,
             recording_hash=recording_hash,
@@ -63,6 +68,8 @@ def overview(
             if covers(of[row.recording_hash], row):
                 rows.setdefault(row.recording_hash, []).append(row)
         ids = {key for recording in found for key in recording.participant_ids}
+        for files in ahead:
+            files.exception()  # what fails is told by the query that needs it
         names = {
             row.participant_id: row.display_name for row in catalog.participants.select(any_of("participant_id", ids))
         }

@@ -16,6 +16,7 @@ from deltalake.exceptions import DeltaError
 
 from ursa.catalog.arrow import MTIME, TableKind
 from ursa.catalog.author import Author
+from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import LAYOUTS, SESSION, DataFile
 from ursa.catalog.metadata import AUXILIARY_KEY
 from ursa.catalog.replica.directory import link
@@ -144,7 +145,9 @@ class OpenTable(Generic[Row]):
             return self._at(self.replica.path, self.replica.version)
 
     def _at(self, path: Path, version: int) -> View:
-        return View(self.replica, DeltaTable(str(path), version=version), self.layout.key, path)
+        with foreign():
+            table = DeltaTable(str(path), version=version)
+        return View(self.replica, table, self.layout.key, path)
 
     def at(self, version: int) -> View:
         """The table at another version. Raises ``StorageError``: where the log no longer reaches so far."""
@@ -282,10 +285,11 @@ class OpenTable(Generic[Row]):
 
 
 def _execute(sql: str, views: Mapping[str, View]) -> Any:
-    builder = QueryBuilder(SESSION)
-    for name, view in views.items():
-        builder.register(name, view.delta)
-    return builder.execute(sql).read_all()
+    with foreign():
+        builder = QueryBuilder(SESSION)
+        for name, view in views.items():
+            builder.register(name, view.delta)
+        return builder.execute(sql).read_all()
 
 
 def _of_a_file(error: Exception) -> bool:
@@ -295,7 +299,8 @@ def _of_a_file(error: Exception) -> bool:
 
 def data_files(table: DeltaTable, key: str) -> list[DataFile]:
     """The data files of a snapshot; ``key`` is the column whose bounds they tell first of all."""
-    actions = table.get_add_actions(flatten=True)
+    with foreign():
+        actions = table.get_add_actions(flatten=True)
 
     def column(name: str) -> list[Any]:
         return actions.column(name).to_pylist() if name in actions.column_names else [None] * actions.num_rows

@@ -18,6 +18,7 @@ from typing import Any
 from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
+from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import DataFile
 from ursa.catalog.replica.directory import link
 from ursa.catalog.replica.log import local_name
@@ -56,8 +57,9 @@ def rewrite(
         for file in files:
             link(replica.path / local_name(file.path), copy / local_name(file.path))
         (copy / "_delta_log").rmdir()
-        create_table_with_add_actions(str(copy), schema, [_known(file) for file in files])
-        optimize(DeltaTable(str(copy)))
+        with foreign():
+            create_table_with_add_actions(str(copy), schema, [_known(file) for file in files])
+            optimize(DeltaTable(str(copy)))
         yield _read_log(copy, {file.path: file for file in files})
 
 

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from ursa.catalog.arrow import TableKind
-from ursa.catalog.author import ATTEMPT_KEY, WRITER_ID, commit_properties
+from ursa.catalog.author import ATTEMPT_KEY, commit_properties
 from ursa.catalog.author import Author as Author  # where others import it from
 from ursa.catalog.files import TableFiles
 from ursa.catalog.layout import BIG_EVERY, SMALL_EVERY, DataFile, overlapping
@@ -87,6 +87,7 @@ class CatalogTable(OpenTable[Row]):
     put_off: Callable[[], bool] | None = None
     """Whether what a commit owes to later readers waits for ``upkeep``; None: it never does."""
     _won_at = float("-inf")
+    _took_s = _TURN_S
     _merge_owed = _big_merge_owed = False
 
     @staticmethod
@@ -112,12 +113,20 @@ class CatalogTable(OpenTable[Row]):
             )
 
         with directory.scratch() as made, words(uri, "create"):
-            return created(files, make, made)
+            try:
+                return created(files, make, made)
+            except StorageError as error:
+                if type(error) is not StorageError:
+                    raise
+                # The key says nothing of the disk that may be full, or read-only.
+                raise StorageError(
+                    f"can't create the catalog table {uri}: {error.message}", hint=error.hint, **error.fields
+                ) from error
 
     def set_frozen(self, prefix: str | None, operation: str = "") -> None:
         """Freeze for the catalog under ``prefix``, or thaw with None. Raises ``LostRaceError``, ``StorageError``."""
         operation = operation or ("freeze" if prefix else "thaw")
-        self._commit(
+        self.put(
             lambda table, about: table.alter.set_table_properties(
                 {FROZEN_KEY: prefix or ""},
                 raise_if_not_exists=False,
@@ -176,16 +185,18 @@ class CatalogTable(OpenTable[Row]):
 
     def _give_way(self) -> None:
         """Who has just won waits for the others, who would lose to it again and again."""
-        lately = [writer for writer in self.replica.writers if writer]
-        others = len(set(lately) - {WRITER_ID})
-        if others and time.monotonic() - self._won_at < _TURN_S * others:
-            time.sleep(random.uniform(0, _TURN_S * others))
+        others = self.replica.others_lately()
+        turns_s = others * min(_TURN_S, 2 * self._took_s)
+        if time.monotonic() - self._won_at < turns_s:
+            time.sleep(random.uniform(0, turns_s))
 
     def _pushed(self, wanted: Prepared) -> bool:
         """Put a commit; returns False where another was faster, which is seen then. Raises as ``push``."""
+        began = time.monotonic()
         other = push(self.replica, wanted)
         if other is None:
             self._won_at = time.monotonic()
+            self._took_s = self._won_at - began
         else:
             # See the one that won, without asking what else there is: it is the newest as a rule.
             self.replica.advance(other)
@@ -248,7 +259,7 @@ class CatalogTable(OpenTable[Row]):
         before = self.replica.commit_here(self.version)
         return commit_properties(self.author, operation, op_id, previous=before.sha256 if before else None, **more)
 
-    def _commit(
+    def put(
         self,
         action: Callable[[DeltaTable, Any], object],
         operation: str,
@@ -302,7 +313,12 @@ class CatalogTable(OpenTable[Row]):
         """Write a checkpoint, or only where the newest one is far behind. That it fails is no error."""
         if only_owed and not owed(self.replica):
             return
-        with contextlib.suppress(UrsaError), words(self.uri, "checkpoint"):
+        with contextlib.suppress(UrsaError):
+            self.put_checkpoint()
+
+    def put_checkpoint(self) -> None:
+        """Write a checkpoint. Raises ``StorageError``."""
+        with words(self.uri, "checkpoint"):
             checkpoint(self.replica)
 
     def listed(self, clock: Clock = local_time, below: str = "") -> Listed:
@@ -361,7 +377,7 @@ class CatalogTable(OpenTable[Row]):
                 return
             for _ in range(_REBASES):
                 with contextlib.suppress(LostRaceError):
-                    self._commit(
+                    self.put(
                         lambda table, about: table.create_write_transaction(
                             list(new.actions),
                             "append",

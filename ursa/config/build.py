@@ -50,7 +50,8 @@ def build(draft: Draft) -> Profile:
         assets=_bucket(draft, "assets"),
         credentials=_credentials(draft),
         rig_timezone=rig_timezone,
-        cache_dir=_directory(draft, "cache_dir"),
+        ca_bundle=_path(draft, "ca_bundle"),
+        cache_dir=_path(draft, "cache_dir"),
         reread_bytes=reread_bytes,
         reread_after_s=reread_after_s,
         source=draft.source,
@@ -119,7 +120,7 @@ def _missing_error(draft: Draft, missing: list[str]) -> ConfigError:
 
 def _root(draft: Draft) -> Path:
     """The directory of a local profile, absolute."""
-    root = _directory(draft, "root")
+    root = _path(draft, "root")
     if root is None:
         with suppress(RuntimeError):
             root = platformdirs.user_data_path("ursa")
@@ -128,22 +129,22 @@ def _root(draft: Draft) -> Path:
     return root
 
 
-def _directory(draft: Draft, key: str) -> Path | None:
-    """A directory that is given, absolute: a relative one begins at the config file. None where none is given."""
+def _path(draft: Draft, key: str) -> Path | None:
+    """A path that is given, absolute: a relative one begins at the config file. None where none is given."""
     given = draft.get(key)
     if given is None:
         return None
     if not (given.strip() and given.isprintable()):
         raise draft.error(key, "not a path.")
     try:
-        directory = Path(on_disk(given)).expanduser()
+        path = Path(on_disk(given)).expanduser()
     except RuntimeError:
         raise draft.error(key, _NO_HOME) from None
     if draft.source:
-        directory = draft.source.parent / directory
-    if not directory.is_absolute():
+        path = draft.source.parent / path
+    if not path.is_absolute():
         raise draft.error(key, _NO_HOME)
-    return directory
+    return path
 
 
 def _endpoint(draft: Draft) -> str:

@@ -87,6 +87,7 @@ class Profile:
     """One store and its catalog, checked and complete.
 
     ``root`` is an absolute directory on ``local`` and None on ``s3``; ``endpoint_url`` the other way round.
+    ``ca_bundle`` is the absolute path of the certificates to trust, None what the environment or the system trusts.
     ``rig_timezone`` is an IANA name or ±HH:MM, for recordings whose manifest states no zone.
     ``cache_dir`` is the absolute directory of the files cache, None the user's cache directory. ``reread_bytes``: how much
     a batch reads again of files of which only the ctime moved; ``reread_after_s``: seconds for which a reading counts on a
@@ -102,6 +103,7 @@ class Profile:
     raw: BucketRef
     assets: BucketRef
     credentials: CredentialsConfig
+    ca_bundle: Path | None = None
     rig_timezone: str | None = None
     cache_dir: Path | None = None
     reread_bytes: int = REREAD_BYTES
@@ -118,6 +120,7 @@ def effective(profile: Profile) -> dict[str, Any]:
         "root": str(profile.root) if profile.root else None,
         "endpoint_url": profile.endpoint_url,
         "region": profile.region,
+        "ca_bundle": str(profile.ca_bundle) if profile.ca_bundle else None,
         "raw": asdict(profile.raw),
         "assets": asdict(profile.assets),
         "credentials": _effective_credentials(profile.credentials) if profile.kind == "s3" else None,

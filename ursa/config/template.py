@@ -20,6 +20,7 @@ profiles:
   r2:
     endpoint_url: https://<account id>.r2.cloudflarestorage.com
     # region: auto                     # R2 has one region; another S3 server may want its own
+    # ca_bundle: ~/company-ca.pem      # certificates to trust behind a proxy that opens TLS; default: the system's store
     # raw: {bucket: constellation-data, prefix: recordings/}       # what the rigs recorded
     # assets: {bucket: constellation-assets, prefix: ursa/}        # the catalog
     # rig_timezone: Europe/Berlin      # IANA name or "+01:00", for recordings that state no zone; else UTC

@@ -128,6 +128,15 @@ class ProfileSection(Section):
             description="Default: auto, which is right for R2; another S3 server may want its own.", examples=["auto"]
         ),
     ] = None
+    ca_bundle: Annotated[
+        str | None,
+        Field(
+            description="File (or directory, as OpenSSL hashes one) of the certificates that are trusted, in place of the"
+            " system's store: for a proxy or a firewall that opens TLS. A relative path begins at the config file. Goes over"
+            " AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and SSL_CERT_FILE.",
+            examples=["~/company-ca.pem"],
+        ),
+    ] = None
     raw: Annotated[BucketSection | None, Field(description="What the rigs recorded.")] = None
     assets: Annotated[BucketSection | None, Field(description="The catalog's tables, and ursa's own notes.")] = None
     credentials: Annotated[CredentialsSection | None, Field(description="How the keys are found.")] = None

@@ -22,6 +22,7 @@ from ursa.disk.place import file_name, is_temporary, machine_id, user_directory
 from ursa.disk.rows import (
     COLUMNS,
     FileRow,
+    Reading,
     checked_row,
     etags_text,
     fingerprint_text,
@@ -131,9 +132,17 @@ class FilesCache:
         last one. Of a fingerprint that is there the ETags are united, where the sha256 is the same. Survives a kill of
         this process from the moment it returns.
         """
-        if is_sha256(sha256):
-            row = self._row(rec_id, path, fingerprint, sha256, etags_text(etags))
-            self._database.run(partial(self._remember, row), None)
+        self.remember_all(rec_id, [Reading(path, fingerprint, sha256, etags)])
+
+    def remember_all(self, rec_id: str, readings: Iterable[Reading]) -> None:
+        """As ``remember``, of several files in one transaction: all of them, or none where the process is killed."""
+        rows = [
+            self._row(rec_id, path, fingerprint, sha256, etags_text(etags))
+            for path, fingerprint, sha256, etags in readings
+            if is_sha256(sha256)
+        ]
+        if rows:
+            self._database.run(partial(self._remember, rec_id, rows), None)
 
     def sight(self, rec_id: str, seen: Mapping[str, Fingerprint]) -> None:
         """These fingerprints, by path, were seen now; those that are there already stay as they are."""
@@ -188,29 +197,24 @@ class FilesCache:
     def _write(self, statement: str, values: Sequence[object]) -> None:
         self._database.run(lambda connection: connection.execute(statement, values) and None, None)
 
-    def _remember(self, row: FileRow, connection: sqlite3.Connection) -> None:
+    def _remember(self, rec_id: str, rows: Sequence[FileRow], connection: sqlite3.Connection) -> None:
         with writing(connection):
-            self._mark(connection, row.rec_id)
-            others = []
-            for old in _rows_of(connection, row.rec_id, row.path):
-                if old.fingerprint != row.fingerprint:
-                    others.append(old)
-                elif old.sha256 == row.sha256:
-                    row = row._replace(etags=etags_text(parse_etags(row.etags), before=old.etags))
-            connection.execute(_INSERT, row.sealed())
-            _drop_oldest(connection, others)
+            self._mark(connection, rec_id)
+            for row in rows:
+                _remember_one(connection, row)
 
     def _sight(self, rec_id: str, rows: Sequence[FileRow], connection: sqlite3.Connection) -> None:
-        known = {(row.path, row.fingerprint): row for row in _rows_of(connection, rec_id)}
+        # Asked by path: a recording's rows grow with each file that is sighted, and all of them each time are squares.
+        there = {path: _rows_of(connection, rec_id, path) for path in {row.path for row in rows}}
+        known = {(row.path, row.fingerprint): row for found in there.values() for row in found}
         new = [row for row in rows if not self._stays(known.get((row.path, row.fingerprint)), row.seen_s)]
         if not new:
             return
         with writing(connection):
             self._mark(connection, rec_id)
             for row in new:
-                others = [old for old in _rows_of(connection, rec_id, row.path) if old.fingerprint != row.fingerprint]
                 connection.execute(_INSERT, row.sealed())
-                _drop_oldest(connection, others)
+                _drop_oldest(connection, [old for old in there[row.path] if old.fingerprint != row.fingerprint])
 
     def _stays(self, old: FileRow | None, now_s: float) -> bool:
         """Whether a sighting can come to count; else it is made anew."""
@@ -285,6 +289,17 @@ def _rows_of(connection: sqlite3.Connection, rec_id: str, path: str | None = Non
     else:
         found = connection.execute(f"{_SELECT} AND path = ?", (rec_id, path))
     return [row for values in found.fetchall() if (row := checked_row(values)) is not None]
+
+
+def _remember_one(connection: sqlite3.Connection, row: FileRow) -> None:
+    others = []
+    for old in _rows_of(connection, row.rec_id, row.path):
+        if old.fingerprint != row.fingerprint:
+            others.append(old)
+        elif old.sha256 == row.sha256:
+            row = row._replace(etags=etags_text(parse_etags(row.etags), before=old.etags))
+    connection.execute(_INSERT, row.sealed())
+    _drop_oldest(connection, others)
 
 
 def _drop_oldest(connection: sqlite3.Connection, others: Sequence[FileRow]) -> None:

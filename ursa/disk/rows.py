@@ -30,6 +30,15 @@ class Entry:
     read_at: datetime | None = None
 
 
+class Reading(NamedTuple):
+    """A file that was read whole just now. ``etags``: those that its bytes have or were computed to have."""
+
+    path: str
+    fingerprint: Fingerprint
+    sha256: str
+    etags: Iterable[str] = ()
+
+
 class FileRow(NamedTuple):
     """A fingerprint of a file. ``sha256`` is None, and ``read_at`` when it was seen, where it was not read."""
 

@@ -63,7 +63,16 @@ def _nobody(_result: ProbeResult) -> None:
 
 def _unasked() -> list[Probe]:
     """What can't be asked without a profile, by name."""
-    names = ["timezone", "provider", "server", "clock", *(f"role {role}" for role in ROLES), "catalog", "uploads"]
+    names = [
+        "timezone",
+        "provider",
+        "certificates",
+        "server",
+        "clock",
+        *(f"role {role}" for role in ROLES),
+        "catalog",
+        "uploads",
+    ]
     return [Probe(name, _never, needs=("config",)) for name in names]
 
 
@@ -75,7 +84,8 @@ def _of_profile(patient: Patient) -> list[Probe]:
     local = patient.profile.kind == "local"
     outside = [
         Probe("provider", partial(provider.provider, patient), limit_s=_OP_S),
-        Probe("server", partial(server.reachable, patient)),
+        Probe("certificates", partial(server.certificates, patient)),
+        Probe("server", partial(server.reachable, patient), needs=("certificates",)),
         Probe("clock", partial(server.clock, patient), needs=_SERVER),
     ]
     needs = () if local else ("provider", "server")

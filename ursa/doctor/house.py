@@ -21,7 +21,7 @@ from ursa.errors import ConfigError
 GIB = 1 << 30
 LEAST_BYTES = 5 * GIB
 LEAST_SHARE = 0.05
-_PACKAGES = ("deltalake", "obstore", "boto3", "botocore", "pydantic")
+_PACKAGES = ("deltalake", "boto3", "truststore", "pydantic")
 
 
 def version() -> Finding:

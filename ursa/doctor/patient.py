@@ -21,6 +21,7 @@ from ursa.store.retry import RetryingStore, RetryPolicy
 if TYPE_CHECKING:
     from ursa.doctor.s3_probe import Answer, ProbeStore
     from ursa.store.conduct import Conduct
+    from ursa.store.s3.proxies import Proxy
 
 _SESSIONS = ("OP_SESSION", "OP_SERVICE_ACCOUNT_TOKEN")
 _SHORTEST_MASKED = 6  # characters; what is shorter is no key, and would mask half a message
@@ -94,6 +95,11 @@ class Patient(Access):
     def answers(self) -> list[Answer]:
         """What the server answered to a few small unsigned requests. Raises ``StorageError``."""
         return self.s3("raw_ro").ask(_ASKED)
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """The proxy on the way to the server. Raises ``ConfigError``."""
+        return self._connections.route.proxy
 
     def hide(self, text: str) -> str:
         """The text without any secret that this process holds: a server may quote what it was sent."""

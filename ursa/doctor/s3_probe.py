@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
-
-from botocore.awsrequest import AWSRequest
-from botocore.httpsession import URLLib3Session
-from botocore.utils import get_environ_proxies
 
 from ursa.store.s3 import S3Store
+from ursa.store.s3.pool import Pool
 
 _TIMEOUT_S = 8.0
 
@@ -35,9 +29,7 @@ class ProbeStore(S3Store):
 
     def has_keys(self, prefix: str) -> bool:
         """Whether any key starts with ``prefix``: ListObjectsV2 with max-keys 1, all that a scoped token may do."""
-        one = {"MaxItems": 1, "PageSize": 1}
-        page = next(self._pages("list_objects_v2", Prefix=prefix, PaginationConfig=one), None)
-        return bool(page and page.get("Contents"))
+        return bool(self._page(prefix, None, {"max-keys": "1"}).objects)
 
     def ask(self, times: int) -> list[Answer]:
         """GET an object that is not there, unsigned, over one connection: any answer tells date and round trip.
@@ -45,26 +37,17 @@ class ProbeStore(S3Store):
         Raises:
             StorageError: no answer, or its certificate is not accepted.
         """
-        url = f"{self._at.endpoint_url}/{self._at.bucket}/.ursa-doctor/clock"
-        with self._words("reach", ".ursa-doctor/clock"), _http(url) as session:
-            return [_answer(session, url) for _ in range(times)]
+        pool = Pool(self._at.endpoint_url, self._at.ca_bundle, connect_s=_TIMEOUT_S, read_s=_TIMEOUT_S)
+        with self._words("reach", ".ursa-doctor/clock"), closing(pool):
+            return [_answer(pool, f"/{self._at.bucket}/.ursa-doctor/clock") for _ in range(times)]
 
 
-@contextmanager
-def _http(url: str) -> Iterator[URLLib3Session]:
-    """The client that every signed request goes through, with the same certificates and proxies."""
-    verify = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
-    timeouts: Any = (_TIMEOUT_S, _TIMEOUT_S)  # connect, read
-    session = URLLib3Session(verify=cast("bool", verify), proxies=get_environ_proxies(url), timeout=timeouts)
-    with closing(session):
-        yield session
-
-
-def _answer(session: URLLib3Session, url: str) -> Answer:
+def _answer(pool: Pool, path: str) -> Answer:
     sent, started = time.time(), time.monotonic()
-    reply = session.send(AWSRequest(method="GET", url=url).prepare())
+    with pool.request("GET", path, {"host": pool.route.netloc}) as reply:
+        reply.read()
     seconds = time.monotonic() - started
-    return Answer(reply.status_code, _date(reply.headers.get("Date")), sent + seconds / 2, seconds)
+    return Answer(reply.status, _date(reply.headers.get("date")), sent + seconds / 2, seconds)
 
 
 def _date(text: str | None) -> datetime | None:

@@ -15,12 +15,25 @@ SKEW_FAIL_S = 900.0
 _CLOCK_MEND = "Set the clock: turn on network time (`timedatectl set-ntp true`, or System Settings on a Mac)."
 
 
+def certificates(patient: Patient) -> Finding:
+    """Whose certificates are trusted. Raises ``ConfigError`` where the file that is named for them is none."""
+    from ursa.store.s3.trust import find_trust
+
+    if (patient.profile.endpoint_url or "").startswith("http://"):
+        return ok("not needed: endpoint_url begins with http://")
+    trust = find_trust(patient.profile.ca_bundle)
+    trust.context()
+    return ok(f"{trust}: its certificates are trusted")
+
+
 def reachable(patient: Patient) -> Finding:
     """Whether the endpoint answers, and the median round trip."""
     answers = patient.answers
     status = answers[-1].status
     trip_ms = median(answer.seconds for answer in answers) * 1000
-    told = f"{patient.profile.endpoint_url} answers, round trip {trip_ms:.1f} ms (median of {len(answers)})"
+    proxy = patient.proxy
+    way = f" through the proxy {proxy}" if proxy else ""
+    told = f"{patient.profile.endpoint_url} answers{way}, round trip {trip_ms:.1f} ms (median of {len(answers)})"
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         mend = "Check endpoint_url (`ursa config show`): https, not http? Does this network ask for a login?"
         return warn(f"{told}, but sends requests somewhere else (HTTP {status})", mend)

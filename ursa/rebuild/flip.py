@@ -6,6 +6,7 @@ writes the pointer anew first, with a new mark, so that a flip that counted on t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import time
@@ -19,7 +20,7 @@ from ursa.catalog._pointer import POINTER_NAME, Pointer, write_pointer
 from ursa.catalog.catalog import Catalog
 from ursa.catalog.early import EarlyCatalog
 from ursa.catalog.home import CatalogHome
-from ursa.catalog.tables import CatalogTable
+from ursa.catalog.tables import CatalogTable, LostRaceError
 from ursa.errors import ConflictError, StorageError
 from ursa.rebuild.state import Started, State
 from ursa.store import PreconditionFailedError
@@ -166,13 +167,14 @@ def set_frozen(table: CatalogTable[Any], prefix: str | None, operation: str = ""
         table.refresh()
         if (table.frozen or None) == prefix:
             return
-        try:
+        with contextlib.suppress(LostRaceError):
             table.set_frozen(prefix, operation)
-        except StorageError:
-            # Lost to another commit; or the server fails, and then it goes on failing.
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))
+            return
+        time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))
+    raise StorageError(
+        f"can't {'freeze' if prefix else 'thaw'} {table.uri}: other writers were faster {_ATTEMPTS} times in a row",
+        hint="Run the same command again when no batch runs.",
+    )
 
 
 def _release_quietly(home: CatalogHome, old: Catalog, prefix: str) -> None:

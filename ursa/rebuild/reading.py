@@ -47,8 +47,10 @@ class Remembered:
         self.listed: dict[str, dict[str, ObjectInfo]] = {}
         self.contents: dict[str, bytes] = {}
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """As the store does; from memory where it was listed before."""
+        if start_after:
+            return self._store.list(prefix, start_after=start_after)
         if prefix not in self.listed:
             self.listed[prefix] = {info.key: info for info in self._store.list(prefix)}
         return iter(self.listed[prefix].values())

@@ -37,7 +37,7 @@ from ursa.recording import MANIFEST_NAME, PARTICIPANT_NAME, LocalFile, clean_par
 from ursa.register.build import Contents, Registration, registration
 from ursa.register.decide import Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
-from ursa.register.memory import Memory, source_of
+from ursa.register.memory import Memory, Remembering, source_of
 from ursa.register.planning import (
     Context,
     Options,
@@ -55,8 +55,9 @@ from ursa.register.sidecars import Judged, disk_participant, judge, local_sideca
 from ursa.store import NotFoundError, ObjectInfo, OpenUpload
 from ursa.transfer.digest import Digest
 from ursa.transfer.engine import Stop
+from ursa.transfer.items import Compare, Finished, Uploaded, UploadEvent, UploadItem
 from ursa.transfer.parts import SINGLE_PUT_BYTES
-from ursa.transfer.upload import Compare, Finished, Uploaded, UploadEvent, UploadItem, upload
+from ursa.transfer.upload import upload
 
 _OpenUploads = Mapping[str, Sequence[OpenUpload]]
 
@@ -126,7 +127,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
     prefix = f"{services.raw_prefix}{local.rec_id}/"
     standing, objects = at_once(
         lambda: _standing(services.catalog, request),
-        lambda: list(services.raw.list(prefix)) if request.objects is None else request.objects,
+        lambda: _objects(services, prefix) if request.objects is None else request.objects,
     )
     rows = standing.rows
     listing = list_recording(services.raw, prefix, rows.values(), objects)
@@ -178,6 +179,12 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
         warnings=(*local.scan.warnings, *local.loaded.warnings, *warnings),
         proven=_upgrade(standing, proven) if merging else None,
     )
+
+
+def _objects(services: Services, prefix: str) -> list[ObjectInfo]:
+    """The first round trip: it tells how many requests the files will need in flight."""
+    with services.engine.window.timed():
+        return list(services.raw.list(prefix))
 
 
 def _context(services: Services, request: Request, progress: Progress) -> Context:
@@ -257,16 +264,16 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     progress.planned(plan)
     warnings = list(plan.warnings)
     memory = _context(services, request, progress).memory
-    with services.admitted(), _counting(plan, progress):
+    with services.admitted(), _counting(plan, progress), _remembering(memory, progress) as told:
         early = [item for item in plan.sidecars if item.sends and item.file.path == PARTICIPANT_NAME]
         done, named_in = at_once(
-            lambda: _send(services, plan.files, open_uploads, _remembering(memory, progress)),
+            lambda: _send(services, plan.files, open_uploads, told),
             lambda: _send_sidecars(services, request, early),
         )
         progress.phase("sidecars")
         attempts = [*named_in, *_send_manifests(services, request, plan)]
         for attempt in attempts:
-            attempt.tell(_remembering(memory, progress))
+            attempt.tell(told)
         plan, sent_sidecars = _as_sent(plan, attempts, warnings)
     progress.phase("prove")
     ready_at = time.monotonic()
@@ -404,15 +411,18 @@ def _compare(services: Services) -> Compare:
     return compare
 
 
-def _remembering(memory: Memory, progress: Progress) -> Callable[[UploadEvent], None]:
-    """Tells progress; and each file that was read is remembered as soon as it has ended."""
+@contextmanager
+def _remembering(memory: Memory, progress: Progress) -> Iterator[Callable[[UploadEvent], None]]:
+    """Tells progress; and remembers each file that was read, by the end of it at the latest."""
+    with Remembering(memory) as remembering:
 
-    def told(event: UploadEvent) -> None:
-        if isinstance(event, Finished):
-            memory.remember(event.result.item.file.path, event.result.digest, [event.result.etag])
-        progress.moved(event)
+        def told(event: UploadEvent) -> None:
+            if isinstance(event, Finished):
+                result = event.result
+                remembering.read(result.item.file.path, result.digest, result.etag)
+            progress.moved(event)
 
-    return told
+        yield told
 
 
 def _send(

@@ -23,8 +23,8 @@ from ursa.register.results import BucketFile, FileAction, PlannedFile
 from ursa.store import NotFoundError, ObjectInfo, Store
 from ursa.transfer.digest import Digest, digest, is_md5, is_multipart_etag, read_file
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.items import conflict
 from ursa.transfer.parts import MIB
-from ursa.transfer.upload import conflict
 
 T = TypeVar("T", LocalFile, FileEntry, PlannedFile)
 R = TypeVar("R")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ursa.events import UploadCallback, UploadPhase, UploadProgress
 from ursa.register.results import IngestPlan
 from ursa.telling import Teller
-from ursa.transfer.upload import Moved, UploadEvent
+from ursa.transfer.items import Moved, UploadEvent
 
 
 class Progress(Teller[UploadProgress]):

@@ -62,8 +62,8 @@ class LocalStore:
     def uri(self) -> str:
         return self._data.absolute().as_uri()
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._listed(prefix, "")
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        return self._listed(prefix, start_after)
 
     def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
         now = self._now()
@@ -374,9 +374,10 @@ def _words(key: str, operation: str) -> Iterator[None]:
     """Turn what the operating system says into a ``StorageError`` with words."""
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise NotFoundError(f"there is no object {key}", key=key, operation=operation) from None
     except OSError as error:
+        # That a directory can't be made, in a write, is no word about the object.
+        if operation != "write" and isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+            raise NotFoundError(f"there is no object {key}", key=key, operation=operation) from None
         hint = (
             "Free some space and run the same command again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         )

@@ -110,8 +110,10 @@ class Store(Protocol):
     def uri(self) -> str:
         """``s3://bucket`` or ``file:///directory``."""
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key starts with ``prefix``, in any order, a page of 1,000 a request."""
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix``, in any order, a page of 1,000 a request; those after
+        ``start_after`` as ``list_page`` has it.
+        """
 
     def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
         """A page of up to 1,000 keys, in the order of their bytes: those after ``start_after``, or what follows the page

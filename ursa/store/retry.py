@@ -23,13 +23,18 @@ class RetryPolicy:
 
     The defaults end a command within two minutes when a server can't be reached at all, and let a long run through
     a few minutes of an ailing one.
+
+    An attempt counts towards ``request_deadline_s`` with ``attempt_s`` at most, the time in which one that hangs fails by
+    its own time-outs. Whatever took longer came forward, or slept with the laptop: it is tried again.
     """
 
     attempts: int = 8
     max_delay_s: float = 20.0
     request_deadline_s: float = 75.0
+    attempt_s: float = 60.0
     budget: int = 1000
     stopped: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], float] = time.monotonic
     _spent: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -45,34 +50,46 @@ class RetryPolicy:
         Raises:
             StorageError: the last ``TransientError``, as nobody tries again.
         """
-        started = time.monotonic()
+        started = self.clock()
         try:
             # Most requests succeed at once: they need not pay for what only a retry needs (0.1 ms of CPU each).
             return action()
         except TransientError as error:
             failed = [error]
         try:
-            return self._retry(action, failed, time.monotonic() - started)
+            return self._retry(action, failed, self._counted_s(started))
         except TransientError as error:
             fields = {name: value for name, value in error.fields.items() if name != "retry_after_s"}
             raise StorageError(error.message, hint=error.hint, **fields) from error
 
-    def _retry(self, action: Callable[[], T], failed: list[TransientError], took_s: float) -> T:
+    def _counted_s(self, started: float) -> float:
+        return min(self.clock() - started, self.attempt_s)
+
+    def _retry(self, action: Callable[[], T], failed: list[TransientError], spent_s: float) -> T:
         """Go on after a first attempt that has ``failed`` and took so long: it counts as the first of ``attempts``."""
         # Imported here: it brings asyncio along, which takes as long to load as a request.
         import tenacity
 
         def attempt() -> T:
+            nonlocal spent_s
             if failed:
                 raise failed.pop()
-            return action()
+            started = self.clock()
+            try:
+                return action()
+            finally:
+                spent_s += self._counted_s(started)
+
+        def wait(seconds: float) -> None:
+            nonlocal spent_s
+            spent_s += seconds
+            self.stopped.wait(seconds)
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._again),
             wait=self._wait,
-            stop=tenacity.stop_after_attempt(self.attempts)
-            | tenacity.stop_after_delay(max(0.0, self.request_deadline_s - took_s)),
-            sleep=tenacity.sleep_using_event(self.stopped),
+            stop=lambda state: state.attempt_number >= self.attempts or spent_s >= self.request_deadline_s,
+            sleep=wait,
             reraise=True,
         )
         return retrying(attempt)
@@ -104,9 +121,9 @@ class RetryingStore:
     def uri(self) -> str:
         return self._inner.uri
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         # A listing is small beside what it guards: fetch it whole, so that a retry cannot repeat half of it.
-        return iter(self._policy.call(lambda: list(self._inner.list(prefix))))
+        return iter(self._policy.call(lambda: list(self._inner.list(prefix, start_after=start_after))))
 
     def list_page(self, prefix: str, *, start_after: str = "", token: str | None = None) -> Page:
         return self._policy.call(lambda: self._inner.list_page(prefix, start_after=start_after, token=token))

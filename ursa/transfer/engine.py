@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from ursa.transfer.limits import BandwidthLimit, MemoryBudget
+from ursa.transfer.link import Link
 from ursa.transfer.parts import MIB
 
 T = TypeVar("T")
 
 FEWEST_TRANSFERS = 16
-MOST_TRANSFERS = 128
+MOST_TRANSFERS = 256
 # What a small request costs this process in CPU time (measured: docs/performance.md). So many fit into a round trip.
 _REQUEST_CPU_S = 0.0005
+_NEWEST_WEIGHS = 0.1  # of the requests a second: one that stalled does not halve them
 _MEMORY_BYTES = 96 * MIB
 
 
@@ -26,7 +28,8 @@ class Engine:
 
     Args:
         transfers: requests in flight; None follows the link: as many as keep one core busy over the shortest round
-            trip seen so far, from 16 (a server next door) to 128 (one 60 ms away).
+            trip seen so far, from 16 (a server next door) to 256 (one 130 ms away), and no more than are answered in a
+            second.
         bandwidth: limit for bytes sent; none by default.
     """
 
@@ -34,6 +37,7 @@ class Engine:
         self.memory = MemoryBudget(_MEMORY_BYTES)
         self.bandwidth = bandwidth or BandwidthLimit()
         self.window = Window(transfers)
+        self.link = Link()
         self._pool = ThreadPoolExecutor(transfers or MOST_TRANSFERS, thread_name_prefix="ursa-transfer")
 
     def submit(self, action: Callable[[], T]) -> Future[T]:
@@ -66,13 +70,14 @@ class Engine:
 
 
 class Window:
-    """How many requests may be in flight: fixed, or following the shortest round trip seen so far."""
+    """How many requests may be in flight: fixed, or following the shortest round trip, and the requests a second, so far."""
 
     def __init__(self, fixed: int | None) -> None:
         self._fixed = fixed
         self._in_flight = 0
         self._waiting = 0
         self._shortest_s = 0.0
+        self._per_s = 0.0
         self._changed = threading.Condition()
 
     @property
@@ -80,7 +85,9 @@ class Window:
         """Requests that may be in flight now."""
         if self._fixed is not None:
             return self._fixed
-        return max(FEWEST_TRANSFERS, min(MOST_TRANSFERS, round(self._shortest_s / _REQUEST_CPU_S)))
+        wanted = min(MOST_TRANSFERS, round(self._shortest_s / _REQUEST_CPU_S))
+        # More than are answered in a second only wait on a slow link, and are what a kill costs.
+        return max(FEWEST_TRANSFERS, min(wanted, round(self._per_s) or wanted))
 
     def enter(self, stopped: threading.Event) -> bool:
         """Wait for a place; False where ``stopped`` came first."""
@@ -122,6 +129,9 @@ class Window:
         started = time.monotonic()
         yield
         took = time.monotonic() - started
+        if took > 0 and self._in_flight >= FEWEST_TRANSFERS:  # fewer do not show what the link could do
+            per_s = self._in_flight / took  # Little's law
+            self._per_s += (per_s - self._per_s) * (_NEWEST_WEIGHS if self._per_s else 1)
         if not self._shortest_s or took < self._shortest_s:
             with self._changed:
                 self._shortest_s = min(self._shortest_s or took, took)

@@ -32,9 +32,9 @@ def part_bytes(size_bytes: int) -> int:
     return size
 
 
-def parts_in_flight(size_bytes: int, part_size_bytes: int) -> int:
-    """How many parts of one file may be in flight: about a sixteenth of it, which is what a kill costs at most."""
-    return max(3, size_bytes // 16 // part_size_bytes)
+def floor_bytes(size_bytes: int, part_size_bytes: int) -> int:
+    """How much of one file may be in flight on any link: about a sixteenth of it, which a kill costs; three parts at least."""
+    return max(3, size_bytes // 16 // part_size_bytes) * part_size_bytes
 
 
 def part_count(size_bytes: int, part_size_bytes: int) -> int:

@@ -31,9 +31,7 @@ COMMANDS = {
         "Make, look into, mend and rebuild the catalog.",
         subcommands=("init", "location", "history", "undo", "rebuild", "compact"),
     ),
-    "cache": Entry(
-        "Say where this machine's copies of the catalog are, or remove them.", subcommands=("path", "clear")
-    ),
+    "cache": Entry("Show or clear this machine's copies of the catalog.", subcommands=("path", "clear")),
     "doctor": Entry("Probe config, credentials, buckets, clock and disks."),
     "schedule": Entry(
         "Print a cron, systemd or launchd unit for a nightly batch.", subcommands=("cron", "systemd", "launchd")

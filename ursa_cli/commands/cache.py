@@ -10,7 +10,7 @@ from ursa_cli.options import command_app, shared
 from ursa_cli.render import size
 from ursa_cli.session import Session
 
-app = command_app(no_args_is_help=True, help="Say where this machine's copies of the catalog are, or remove them.")
+app = command_app(no_args_is_help=True, help="Show or clear this machine's copies of the catalog.")
 
 
 @app.command()

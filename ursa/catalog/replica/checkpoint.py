@@ -9,6 +9,7 @@ import contextlib
 
 from deltalake import DeltaTable
 
+from ursa.catalog.foreign import foreign
 from ursa.catalog.replica.directory import link, names_in
 from ursa.catalog.replica.log import HINT, LOG, checkpoints_in
 from ursa.catalog.replica.table import TableReplica, hint_version
@@ -30,7 +31,8 @@ def checkpoint(replica: TableReplica) -> None:
         return
     with replica.scratch(version) as made:
         before = set(names_in(made / LOG))
-        DeltaTable(str(made), version=version).create_checkpoint()
+        with foreign():
+            DeltaTable(str(made), version=version).create_checkpoint()
         (found,) = [item for item in checkpoints_in(set(names_in(made / LOG)) - before) if item.version == version]
         for name in found.names:
             with contextlib.suppress(PreconditionFailedError):  # another process was faster

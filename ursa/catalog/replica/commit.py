@@ -19,6 +19,7 @@ from deltalake import DeltaTable, PostCommitHookProperties
 
 from ursa.beside import each
 from ursa.catalog.files import TableFiles
+from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import DataFile
 from ursa.catalog.replica.directory import link
 from ursa.catalog.replica.log import (
@@ -87,7 +88,8 @@ def prepared(
     replica.need(files)
     with replica.scratch(version, files) as made:
         known = _files(made)
-        action(DeltaTable(str(made), version=version), made)
+        with foreign():
+            action(DeltaTable(str(made), version=version), made)
         new = _files(made) - known
         log = sorted(name for name in new if name.startswith(LOG))
         if not log:
@@ -105,10 +107,11 @@ def prepared(
 
 def created(files: TableFiles, action: Callable[[str], object], made: Path) -> bool:
     """Put the first commit of a table that ``action`` makes in the directory ``made``; False where one is there."""
-    action(str(made))
+    with foreign():
+        action(str(made))
     data = (made / LOG / commit_name(0)).read_bytes()
     commit = parse_commit(0, _located(data, files.uri))
-    return put_commit(files, commit) is None
+    return not isinstance(put_commit(files, commit), Commit)
 
 
 def push(replica: TableReplica, wanted: Prepared) -> Commit | None:
@@ -123,24 +126,25 @@ def push(replica: TableReplica, wanted: Prepared) -> Commit | None:
         lambda name: _put_data(replica.files, wanted, name),
         [name for name in wanted.new if name not in wanted.uploaded],
     )
-    other = put_commit(replica.files, wanted.commit)
-    if other is not None:
-        return other
+    answer = put_commit(replica.files, wanted.commit)
+    if isinstance(answer, Commit):
+        return answer
     for name, path in wanted.new.items():
         link(path, replica.path / name)
-    replica.advance(wanted.commit)
+    replica.advance(wanted.commit, answer)
     return None
 
 
-def put_commit(files: TableFiles, commit: Commit) -> Commit | None:
-    """Put ``N.json`` if it is absent; returns what is there in its place, None where this is. Raises as ``push``."""
+def put_commit(files: TableFiles, commit: Commit) -> Commit | str | None:
+    """Put ``N.json`` if it is absent; returns the commit that is there in its place, or the ETag of this one, None where
+    it is there and nobody told it. Raises as ``push``.
+    """
     name = LOG + commit_name(commit.version)
     deadline = time.monotonic() + GIVE_UP_AFTER_S
     doubtful, tries = False, 0
     while True:
         try:
-            files.once.put(files.prefix + name, commit.data, sha256=commit.sha256, if_absent=True)
-            return None
+            return files.once.put(files.prefix + name, commit.data, sha256=commit.sha256, if_absent=True).etag
         except PreconditionFailedError as error:
             problem: UrsaError = error
             doubtful = True

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from ursa.beside import begin, each
-from ursa.catalog.author import WRITER_KEY
+from ursa.catalog.author import WRITER_ID, WRITER_KEY
 from ursa.catalog.files import TableFiles
+from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import DataFile
 from ursa.catalog.replica.directory import TableDirectory, link, names_in, place_file
 from ursa.catalog.replica.log import (
@@ -39,23 +40,26 @@ from ursa.catalog.replica.log import (
     local_name,
     parse_commit,
 )
-from ursa.catalog.replica.words import damaged, offline_lacks
+from ursa.catalog.replica.words import damaged, gone, offline_lacks
 from ursa.errors import CatalogDamagedError, StorageError
 from ursa.store import NotFoundError, ObjectInfo
 
 _SKIPPED = 50
 """More new commits than these are taken from a checkpoint, where there is one."""
-_WRITERS_OF = 64
+_LATELY_S = 30.0
 _BASES = 2
 _TOUCH_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a LIST of the log told. ``since``: the version that was known then, -1 where none was."""
+    """What a LIST of the log told. ``since``: the version that was known then, -1 where none was. ``read``: a table's id,
+    and the version up to which processes of this machine had read it before the LIST was sent.
+    """
 
     since: int
     objects: Mapping[str, ObjectInfo]
+    read: tuple[str, int] | None = None
 
     @property
     def news(self) -> bool:
@@ -69,11 +73,11 @@ class Look:
 
 
 class TableReplica:
-    """Not thread-safe; other processes may use the same directory.
+    """Not thread-safe but for ``need``; other processes may use the same directory.
 
     ``version``: up to which the log is here, -1 before the first ``follow``; ``path``: the directory that deltalake opens.
     ``checkpoint``: the newest that was seen in the bucket. ``shaped``: the newest commit that changed the table's schema,
-    properties or protocol, among those that came in this process. ``writers``: who made the newest of those commits.
+    properties or protocol, among those that came in this process.
     """
 
     def __init__(self, files: TableFiles, directory: TableDirectory, *, offline: bool = False) -> None:
@@ -82,10 +86,11 @@ class TableReplica:
         self.version = -1
         self.checkpoint = -1
         self.shaped = -1
-        self.writers: deque[str] = deque(maxlen=_WRITERS_OF)
+        self._writers: dict[str, float] = {}
         self._path: Path | None = None
         self._head: tuple[int, str] | None = None
         self._offline = offline
+        self._fetching = threading.Lock()  # what is asked for ahead, and then again, is fetched once
         self._open_known()
 
     @property
@@ -130,17 +135,22 @@ class TableReplica:
         return Look(self.version, _named(self.files.log(_before(self.version))))
 
     def _look_cold(self) -> Look:
+        read = self._read_before()
         hint = begin(self._hint)
         page = self.files.log_page()
         found = _named(page.objects)
         if page.token is None:
-            return Look(-1, found)
+            return Look(-1, found, read)
         version = hint.result()
         if version is not None:
             later = _named(self.files.log(_before(version)))
             if any(checkpoint.version >= version for checkpoint in checkpoints_in(later)):
-                return Look(-1, later)
-        return Look(-1, found | _named(self.files.log(token=page.token)))
+                return Look(-1, later, read)
+        return Look(-1, found | _named(self.files.log(token=page.token)), read)
+
+    def _read_before(self) -> tuple[str, int] | None:
+        current = self.directory.current
+        return (current.name, known_from(names_in(current / LOG))[1]) if current else None
 
     def _hint(self) -> int | None:
         """The version of the checkpoint that ``_last_checkpoint`` names; None where it names none."""
@@ -168,15 +178,27 @@ class TableReplica:
         if any(item.version > self.version + _SKIPPED for item in found):
             return self._follow_cold(self._look_cold())
         versions = self._without_gap(look, self.version + 1)
-        self._place(self.path, (), self._commits(versions, self.commit_here(self.version)))
+        commits = self._commits(versions, self.commit_here(self.version), self.commit_here)
+        self._place(self.path, (), commits)
+        self._note_writers(commits)
         self.version = look.newest
         return True
 
     def advance(self, commit: Commit, etag: str | None = None) -> None:
         """Take over the commit after ``version``, which was put or read by this process. ``etag``: of the object."""
         self._place(self.path, (), [commit])
+        self._note_writers([commit])
         self.version = commit.version
         self._head = None if etag is None else (commit.version, etag)
+
+    def others_lately(self) -> int:
+        """How many other processes have committed to this table in the last half minute, as far as this one has seen."""
+        since = time.monotonic() - _LATELY_S
+        return sum(at >= since for writer, at in self._writers.items() if writer != WRITER_ID)
+
+    def _note_writers(self, commits: Iterable[Commit]) -> None:
+        now = time.monotonic()
+        self._writers |= {str(writer): now for it in commits if (writer := it.info.get(WRITER_KEY))}
 
     def read_commit(self, version: int, before: Commit | None = None) -> Commit:
         """A commit of the bucket. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
@@ -230,9 +252,17 @@ class TableReplica:
             raise damaged(self.files, "it is not there, and later ones are", LOG + commit_name(gap), gap)
         return versions
 
-    def _commits(self, versions: Sequence[int], before: Commit | None) -> list[Commit]:
-        """Fetch commits that follow each other, side by side, and compare each with the one before."""
-        commits = each(lambda version: self.commit_here(version) or self.read_commit(version), versions)
+    def _commits(
+        self,
+        versions: Sequence[int],
+        before: Commit | None,
+        at_hand: Callable[[int], Commit | None] = lambda _version: None,
+    ) -> list[Commit]:
+        """Fetch commits that follow each other, side by side, and compare each with the one before.
+
+        ``at_hand`` gives those that need not be fetched: of a log that was seen to be the one that was read before.
+        """
+        commits = each(lambda version: at_hand(version) or self.read_commit(version), versions)
         for commit in commits:
             stated = commit.info.get(PREVIOUS_KEY)
             if before is not None and stated is not None and stated != before.sha256:
@@ -247,7 +277,6 @@ class TableReplica:
             place_file(directory / LOG / name, data)
         for commit in commits:
             place_file(directory / LOG / commit_name(commit.version), commit.data)
-            self.writers.append(str(commit.info.get(WRITER_KEY) or ""))
             if any("metaData" in action or "protocol" in action for action in commit.actions):
                 self.shaped = max(self.shaped, commit.version)
 
@@ -269,7 +298,7 @@ class TableReplica:
 
     def _from_base(self, look: Look, base: Checkpoint | None) -> bool:
         if look.newest < 0 and base is None:
-            raise self._gone()
+            raise gone(self.files, self.version)
         first = base.version + 1 if base else 0
         newest = max(look.newest, first - 1)
         versions = self._without_gap(look, first)
@@ -281,7 +310,7 @@ class TableReplica:
             commits = self._commits(versions, None)
             self._place(made, parts.result(), commits)
             table_id = self._table_id(made, newest, base)
-            self._refuse_other_history(table_id, commits, newest)
+            self._refuse_other_history(table_id, commits, newest, look.read)
             place = self.directory.make_current(made, table_id)
             if made.exists():
                 self._merge(made, place)
@@ -302,7 +331,8 @@ class TableReplica:
 
     def _table_id(self, made: Path, version: int, base: Checkpoint | None) -> str:
         try:
-            table_id = str(DeltaTable(str(made), version=version).metadata().id)
+            with foreign():
+                table_id = str(DeltaTable(str(made), version=version).metadata().id)
         except (DeltaError, OSError, ValueError) as error:
             name = LOG + (base.names[0] if base else commit_name(0))
             raise damaged(self.files, f"the log can't be opened from it ({error!s:.200})", name, None) from None
@@ -310,13 +340,14 @@ class TableReplica:
             raise damaged(self.files, f"its table id is {table_id[:80]!r}", LOG + commit_name(0), 0)
         return table_id
 
-    def _refuse_other_history(self, table_id: str, commits: Sequence[Commit], newest: int) -> None:
+    def _refuse_other_history(
+        self, table_id: str, commits: Sequence[Commit], newest: int, read: tuple[str, int] | None
+    ) -> None:
         """Raises ``CatalogDamagedError`` where the bucket has lost or replaced what this machine has read of this table."""
         current = self.directory.current
         if current is None or current.name != table_id:
             return
-        _, known = known_from(names_in(current / LOG))
-        if newest < known:
+        if read is not None and read[0] == table_id and newest < (known := read[1]):
             why = f"the log ends at version {newest}, and this machine has read it up to {known}"
             raise damaged(self.files, why, LOG + commit_name(newest + 1), newest + 1)
         for commit in commits:
@@ -330,15 +361,12 @@ class TableReplica:
         for name in names:
             link(made / LOG / name, place / LOG / name)
 
-    def _gone(self) -> StorageError:
-        known = f"; this machine has read it up to version {self.version}" if self.version >= 0 else ""
-        return damaged(self.files, f"is not there, though ACTIVE.json names it{known}", "", None)
-
     # --- files
 
     def need(self, files: Iterable[DataFile]) -> None:
         """See to it that these data files are here. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
-        each(self._fetch, [file for file in files if not self._has(file)], 16)
+        with self._fetching:
+            each(self._fetch, [file for file in files if not self._has(file)], 16)
 
     def drop(self, files: Iterable[DataFile]) -> None:
         """Remove copies of data files, which may be damaged here."""
@@ -428,7 +456,8 @@ class TableReplica:
             for item in found:
                 self._place(made, self._checkpoint(item), ())
             try:
-                return bool(found) and DeltaTable(str(made), version=version).version() == version
+                with foreign():
+                    return bool(found) and DeltaTable(str(made), version=version).version() == version
             except (DeltaError, OSError):
                 return False
 

@@ -5,16 +5,28 @@ from __future__ import annotations
 from ursa.catalog.files import TableFiles
 from ursa.errors import CatalogDamagedError, StorageError
 
+_HINT = (
+    "Nothing was written, and no recording is lost: the bytes under the raw prefix are not touched. Let an admin see who"
+    " changed the assets bucket; `ursa catalog rebuild --yes` derives the rows anew."
+)
+
 
 def damaged(files: TableFiles, why: str, name: str, version: int | None) -> CatalogDamagedError:
-    """The catalog in the bucket is not what was written. ``name``: of the object below the table, "" for the table."""
-    of = f"{name} of the catalog table {files.uri}" if name else f"the catalog table {files.uri}"
-    told = f"{of} is damaged: {why}" if name else f"{of} {why}"
+    """An object of the catalog in the bucket is not what was written. ``name``: of the object below the table."""
+    message = f"{name or 'the log'} of the catalog table {files.uri} is damaged: {why}"
+    return _error(files, message, name, version)
+
+
+def gone(files: TableFiles, known: int) -> CatalogDamagedError:
+    """The bucket has nothing of a table. ``known``: the version that this machine has read, -1 for none."""
+    read = f"; this machine has read it up to version {known}" if known >= 0 else ""
+    return _error(files, f"the catalog table {files.uri} is not there, though ACTIVE.json names it{read}", "", None)
+
+
+def _error(files: TableFiles, message: str, name: str, version: int | None) -> CatalogDamagedError:
     return CatalogDamagedError(
-        told,
-        hint="Nothing was written, and no recording is lost: the bytes under the raw prefix are not touched. Write to the"
-        " assets bucket with no other tool, and let an admin see who changed it; `ursa catalog rebuild --yes` derives the"
-        " rows anew from the bucket.",
+        message,
+        hint=_HINT,
         table=files.prefix.rstrip("/").rpartition("/")[2],
         version=version,
         object=name,

@@ -18,7 +18,7 @@ import pytest
 
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError, StorageError
-from ursa.store import TransientError
+from ursa.store import NoSuchUploadError, Part, PreconditionFailedError, TransientError
 from ursa.store.conduct import KnownConduct
 from ursa.store.counting import RequestCounter
 from ursa.store.s3 import S3Location, S3Store
@@ -71,11 +71,15 @@ def answering(*replies: Reply, checks: bool | None = None) -> Iterator[tuple[S3S
             for name, value in ({"Content-Length": str(len(body))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body)
             self.close_connection = int(headers.get("Content-Length", len(body))) != len(body)
 
         def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
             self.do_GET()
 
         def log_message(self, *_: object) -> None:
@@ -182,6 +186,100 @@ def test_a_refusal_names_the_role() -> None:
     refused = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
     with answering((403, {}, refused)) as (store, _), pytest.raises(CredentialsError, match=r"raw_ro \(AccessDenied"):
         list(store.list("p/"))
+
+
+COMPLETED = b"""\n  \n<?xml version='1.0'?><CompleteMultipartUploadResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+<ETag>&quot;abc-1&quot;</ETag></CompleteMultipartUploadResult>"""
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<Error><Code>InternalError</Code><Message>We encountered</Message></Error>", TransientError),
+        (b"   <Error><Code>SlowDown</Code></Error>", TransientError),
+        (b"<Error></Error>", TransientError),
+        (COMPLETED[:-10], TransientError),
+        (b"<Error><Code>NoSuchUpload</Code></Error>", NoSuchUploadError),
+        (b"<Error><Code>PreconditionFailed</Code></Error>", PreconditionFailedError),
+        (b"<Error><Code>InvalidPart</Code><Message>one is gone</Message></Error>", StorageError),
+        (b"<Error><Code>AccessDenied</Code></Error>", CredentialsError),
+        (b"<html></html>", StorageError),
+        (b"", StorageError),
+    ],
+)
+def test_a_complete_that_was_begun_as_a_success(content: bytes, kind: type[Exception]) -> None:
+    with answering((200, {}, content), checks=True) as (store, _), pytest.raises(kind) as raised:
+        store.complete_upload("k", "id", [Part(1, 1, "abc")])
+    assert type(raised.value) is kind
+
+
+def test_a_complete_that_took_its_time() -> None:
+    with answering((200, {}, COMPLETED), checks=True) as (store, _):
+        assert store.complete_upload("k", "id", [Part(1, 1, "abc")]) == "abc-1"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "content", "words"),
+    [
+        (
+            301,
+            {},
+            b"<Error><Code>PermanentRedirect</Code><Region>eu-west-1</Region></Error>",
+            "is in the region eu-west-1",
+        ),
+        (307, {"x-amz-bucket-region": "eu-west-1"}, b"", "is in the region eu-west-1"),
+        (400, {"x-amz-bucket-region": "eu-west-1"}, b"", "is in the region eu-west-1"),
+        (
+            400,
+            {},
+            b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>",
+            "is in the region eu-west-1",
+        ),
+        (
+            400,
+            {},
+            b"<Error><Code>InvalidRegionName</Code><Message>wnam, auto</Message></Error>",
+            "does not take the region",
+        ),
+        (301, {"x-amz-bucket-region": "auto"}, b"", "somewhere else"),
+    ],
+)
+def test_another_region(status: int, headers: dict[str, str], content: bytes, words: str) -> None:
+    with answering((status, headers, content)) as (store, asked), pytest.raises(StorageError, match=words) as raised:
+        list(store.list("p/"))
+    assert type(raised.value) is StorageError and len(asked) == 1
+    assert "somewhere" in words or "region" in (raised.value.hint or "")
+
+
+def test_a_listing_of_parts_goes_on_by_its_markers() -> None:
+    def page(number: int, more: str) -> Reply:
+        part = f"<Part><PartNumber>{number}</PartNumber><Size>5</Size><ETag>&quot;e{number}&quot;</ETag></Part>"
+        return 200, {}, f"<ListPartsResult>{more}{part}</ListPartsResult>".encode()
+
+    first = page(1, "<IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker>")
+    last = page(2, "<IsTruncated>false</IsTruncated>")
+    with answering(first, last) as (store, asked):
+        assert store.list_parts("k", "id") == [Part(1, 5, "e1"), Part(2, 5, "e2")]
+    assert [parse_qs(urlsplit(path).query).get("part-number-marker") for path in asked] == [None, ["1"]]
+    with answering(first, first) as (store, _), pytest.raises(TransientError):
+        store.list_parts("k", "id")
+
+
+def test_a_listing_of_uploads_goes_on_by_its_markers() -> None:
+    def page(key: str, more: str) -> Reply:
+        upload = (
+            f"<Upload><Key>{key}</Key><UploadId>i</UploadId><Initiated>2026-05-20T19:56:28.000Z</Initiated></Upload>"
+        )
+        return 200, {}, f"<ListMultipartUploadsResult>{more}{upload}</ListMultipartUploadsResult>".encode()
+
+    more = "<IsTruncated>true</IsTruncated><NextKeyMarker>a+b</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>"
+    with answering(page("a+b", more), page("c", "<IsTruncated>false</IsTruncated>")) as (store, asked):
+        assert [upload.key for upload in store.list_uploads("p/")] == ["a+b", "c"]
+    queries = [parse_qs(urlsplit(path).query) for path in asked]
+    assert (queries[1]["key-marker"], queries[1]["upload-id-marker"], queries[1]["prefix"]) == (["a+b"], ["i"], ["p/"])
+    for broken in ("", "<IsTruncated>true</IsTruncated>"):
+        with answering(page("a", broken)) as (store, _), pytest.raises(StorageError):
+            list(store.list_uploads("p/"))
 
 
 def test_metadata_is_found_however_its_name_is_written() -> None:
