@@ -71,7 +71,10 @@ def each(action: Callable[[T], R], items: Iterable[T], at_once: int = _AT_ONCE) 
                 failed.set()
                 raise
 
-    for worker in [begin(work) for _ in range(min(at_once, len(wanted)))]:
+    workers = [begin(work) for _ in range(min(at_once, len(wanted)))]
+    for worker in workers:
+        worker.exception()  # waits for it: what is under way ends before an error is told
+    for worker in workers:
         worker.result()
     return [results[number] for number in range(len(wanted))]
 

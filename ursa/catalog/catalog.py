@@ -26,6 +26,7 @@ from ursa.catalog.where import Where, any_of, by_hash, by_rec_id, condition, sta
 from ursa.errors import CatalogDamagedError, RecordingNotFoundError, StorageError, UrsaError, UsageError
 
 T = TypeVar("T")
+Tables = tuple[CatalogTable[RecordingRow], CatalogTable[ModalityRow], CatalogTable[ParticipantRow]]
 
 # How long a writer waits for a rebuild to flip the pointer, seconds: its last catch-up takes a few.
 _FROZEN_FOR_S = 120.0
@@ -45,9 +46,9 @@ class Catalog:
         self.lock = threading.RLock()
         self._fixed = pointer
         self._pointer: Pointer | None = None
-        self._tables: tuple[CatalogTable[RecordingRow], CatalogTable[ModalityRow], CatalogTable[ParticipantRow]] | None
-        self._tables = None
-        self._known_participants: set[str] = set()
+        self._tables: Tables | None = None
+        # Ids that have a row in a version of the table.
+        self._known_participants: tuple[int, frozenset[str]] = (-1, frozenset())
         # A registration asks the same twice, and the second time nobody has committed as a rule.
         self._last_lookup: tuple[object, list[RecordingRow]] = (None, [])
         self.refreshed_at = float("-inf")
@@ -77,15 +78,9 @@ class Catalog:
         table.put_off = lambda: self._putting_off > 0
         return table
 
-    def _open(self, prefix: str) -> None:
+    def _open(self, prefix: str) -> Tables:
         """Open the replicas of a prefix, as they were left; nothing is asked."""
-        self._tables = (
-            self._table(RECORDINGS, prefix),
-            self._table(MODALITIES, prefix),
-            self._table(PARTICIPANTS, prefix),
-        )
-        self._known_participants.clear()
-        self._last_lookup = (None, [])
+        return self._table(RECORDINGS, prefix), self._table(MODALITIES, prefix), self._table(PARTICIPANTS, prefix)
 
     @property
     def pointer(self) -> Pointer:
@@ -96,7 +91,7 @@ class Catalog:
         return self._pointer
 
     @property
-    def tables(self) -> tuple[CatalogTable[RecordingRow], CatalogTable[ModalityRow], CatalogTable[ParticipantRow]]:
+    def tables(self) -> Tables:
         """Recordings, modalities, participants."""
         if self._tables is None or self._pointer is None:
             self.refresh()
@@ -137,8 +132,7 @@ class Catalog:
         with self.lock:
             before, asked = self.pointer, begin(self._read_pointer)
             try:
-                for table in tables:
-                    table.refresh()
+                each(lambda table: table.refresh(), tables)
             except UrsaError:
                 # What was left may be deleted.
                 if asked.result().prefix == before.prefix:
@@ -190,39 +184,37 @@ class Catalog:
     def _sync(self) -> None:
         asked = begin(self._read_pointer)
         prefix = self._pointer.prefix if self._pointer else self.home.last_prefix
-        if prefix is None:
-            pointer = asked.result()
-            self._open(pointer.prefix)
-            self._follow()
-        else:
-            if self._tables is None:
-                self._open(prefix)
+        tables = self._tables or (self._open(prefix) if prefix is not None else None)
+        if tables is not None:
             try:
-                self._follow()
+                self._follow(tables)
             except CatalogDamagedError:
                 # The prefix may be one that was left, and deleted. Or all of it was, and is being made anew.
                 if asked.result().prefix == prefix:
-                    self._follow()
+                    self._follow(tables)
             except UrsaError:
                 if asked.result().prefix == prefix:
                     raise
-            pointer = asked.result()
-            if pointer.prefix != prefix:
-                self._open(pointer.prefix)
-                self._follow()
-        self._pointer = pointer
+        pointer = asked.result()
+        if tables is None or pointer.prefix != prefix:
+            tables = self._open(pointer.prefix)
+            self._follow(tables)
+        if tables is not self._tables:
+            self._known_participants = (-1, frozenset())
+            self._last_lookup = (None, [])
+        self._tables, self._pointer = tables, pointer
         if self._fixed is None and not self.home.offline:
             self.home.remember(pointer)
 
     def _read_pointer(self) -> Pointer:
         return self._fixed or self.home.pointer()
 
-    def _follow(self) -> None:
+    @staticmethod
+    def _follow(tables: Tables) -> None:
         """See the logs' news. Recordings are looked at first: whatever recording is seen, its modalities, and the names
         of its participants, are seen too.
         """
-        assert self._tables is not None
-        recordings, modalities, participants = self._tables
+        recordings, modalities, participants = tables
         others: tuple[CatalogTable[Any], ...] = (modalities, participants)
         early = [begin(table.look) for table in others]
         seen = recordings.look()
@@ -233,6 +225,9 @@ class Catalog:
             each(lambda item: item[0].follow(item[1].result()), list(zip(others, early, strict=True)))
         finally:
             first.result()
+        if recordings.version > seen.newest:
+            # They were looked at once more on the way, after the others.
+            each(lambda table: table.refresh(), others)
 
     def bring(self, *wanted: tuple[CatalogTable[Any], Where]) -> None:
         """Fetch the data files that these questions need, side by side, where they are not here. Raises as the questions."""
@@ -375,10 +370,10 @@ class Catalog:
         """Whether it is of before the rule of evidence; see ``OpenTable.dated``."""
         return self.recordings.dated or self.modalities.dated
 
-    def refuse_dated(self) -> None:
+    def refuse_unwritable(self) -> None:
         """Before anything is uploaded for it. Raises ``StorageError`` where rows of recordings can't be written."""
-        self.recordings.refuse_dated()
-        self.modalities.refuse_dated()
+        self.recordings.refuse_unwritable()
+        self.modalities.refuse_unwritable()
 
     def modalities_for(self, recordings: Iterable[RecordingRow]) -> list[ModalityRow]:
         """Modalities of these recordings, as of the last refresh. Only rec_id and recording_hash are looked at."""
@@ -399,14 +394,16 @@ class Catalog:
     def ensure_participants(self, names: Iterable[str], operation_id: str = "") -> tuple[str, ...]:
         """The ids of these names; rows are made for those that have none."""
         wanted = {participant_id(name): name for name in names}
-        if not self._known_participants.issuperset(wanted):
+        version, known = self._known_participants
+        if version != self.participants.version or not known.issuperset(wanted):
             self.participants.compare_and_swap(lambda: self._missing_participants(wanted, operation_id))
-            self._known_participants |= wanted.keys()
+            now = self.participants.version
+            self._known_participants = now, (known if now == version else frozenset()) | wanted.keys()
         return tuple(sorted(wanted))
 
     def forget_participants(self) -> None:
         """Look participants up again: rows that were there may be gone."""
-        self._known_participants.clear()
+        self._known_participants = (-1, frozenset())
 
     def _missing_participants(self, wanted: Mapping[str, str], operation_id: str) -> Change[ParticipantRow] | None:
         there = {row.participant_id for row in self.participants.select(any_of("participant_id", wanted))}

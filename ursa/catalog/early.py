@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ursa.catalog.arrow import TableKind
-from ursa.catalog.catalog import Catalog
+from ursa.catalog.catalog import Catalog, Tables
 from ursa.catalog.reading import EARLY, OpenTable, View
 from ursa.catalog.rows import ModalityRow
 from ursa.catalog.tables import CatalogTable
@@ -45,9 +45,8 @@ class EarlyCatalog(Catalog):
         """What a table is opened as."""
         return EarlyModalities if kind.name == EARLY[0] else CatalogTable
 
-    def _open(self, prefix: str) -> None:
-        super()._open(prefix)
-        assert self._tables is not None
-        recordings, modalities, _ = self._tables
+    def _open(self, prefix: str) -> Tables:
+        recordings, modalities, participants = super()._open(prefix)
         if isinstance(modalities, EarlyModalities):
             modalities.recordings = recordings
+        return recordings, modalities, participants

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any, TypeVar
 
-from ursa.beside import each
+from ursa.beside import begin, each
 from ursa.catalog.replica.log import LOG, NotWholeError
 from ursa.catalog.retention import CleanUpRefusedError
 from ursa.store import ObjectInfo, Page, PutResult, Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,49 @@ class TableFiles:
             if token is None:
                 return
 
-    def read_checked(self, name: str) -> tuple[bytes, ObjectInfo]:
-        """An object's content, compared with the size and the sha256 that its writer put beside it.
+    def read_checked(self, name: str, check: Callable[[bytes], T]) -> T:
+        """What ``check`` makes of an object's content, which is compared with the sha256 that its writer put beside it.
+
+        What is not whole is read once more before it is called so: a bit may flip on the way.
 
         Raises:
             NotFoundError: it is not there. NotWholeError: it is not what was written. StorageError.
         """
+        try:
+            return self._read_once(name, check)
+        except NotWholeError:
+            return self._read_once(name, check)
+
+    def _read_once(self, name: str, check: Callable[[bytes], T]) -> T:
         data, info = self.store.read(self.prefix + name)
         if info.sha256 is not None and hashlib.sha256(data).hexdigest() != info.sha256:
             raise NotWholeError("its bytes are not those that were written (sha256)")
-        return data, info
+        return check(data)
+
+    def fetch(self, name: str, size_bytes: int, target: IO[bytes]) -> str:
+        """Copy an object of this size to a file, a block at a time; returns its sha256. Raises as ``read_checked``."""
+        for last in (False, True):
+            target.seek(0)
+            target.truncate()
+            problem, digest = self._fetch_once(name, size_bytes, target)
+            if problem is None:
+                return digest
+            if last:
+                raise NotWholeError(problem)
+        raise AssertionError
+
+    def _fetch_once(self, name: str, size_bytes: int, target: IO[bytes]) -> tuple[str | None, str]:
+        key, hasher, count = self.prefix + name, hashlib.sha256(), 0
+        stated = begin(lambda: self.store.head(key))
+        for block in self.store.stream(key):
+            hasher.update(block)
+            target.write(block)
+            count += len(block)
+        info, digest = stated.result(), hasher.hexdigest()
+        if count != size_bytes:
+            return _other_size(count, size_bytes), digest
+        wrong = info.sha256 is not None and info.sha256 != digest
+        return "its bytes are not those that were written (sha256)" if wrong else None, digest
 
     def read(self, name: str) -> bytes:
         """An object's content. Raises ``StorageError``."""
@@ -67,3 +102,14 @@ class TableFiles:
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects that no commit within the retention names. Raises ``StorageError``."""
         each(lambda name: self.store.delete(self.prefix + name), names)
+
+
+def of_size(size_bytes: int, data: bytes) -> bytes:
+    """A data file's bytes, of which the log says how many there are. Raises ``NotWholeError``."""
+    if len(data) != size_bytes:
+        raise NotWholeError(_other_size(len(data), size_bytes))
+    return data
+
+
+def _other_size(found: int, stated: int) -> str:
+    return f"it has {found:,} bytes, and the log says {stated:,}"

@@ -22,10 +22,10 @@ from ursa.catalog.metadata import AUXILIARY_KEY
 from ursa.catalog.replica.directory import link
 from ursa.catalog.replica.log import local_name
 from ursa.catalog.replica.table import Look, TableReplica
-from ursa.catalog.replica.words import damaged
+from ursa.catalog.replica.words import damaged, other_tool
 from ursa.catalog.rows import SCHEMA_VERSION
 from ursa.catalog.where import EVERYTHING, Where
-from ursa.catalog.words import raise_in_words, words
+from ursa.catalog.words import of_deltalake, raise_in_words, words
 from ursa.errors import StorageError
 from ursa.store import NotFoundError
 
@@ -36,6 +36,9 @@ FROZEN_KEY = "ursa.frozen"
 SCHEMA_KEY = "ursa.schemaVersion"
 EARLY = ("modalities", ["rec_id"])
 """The table, and the column that it lacks, of catalogs as the first ursa made them; see ``ursa.catalog.early``."""
+_VECTORS = "deletionVectors"
+# Features of the protocol that change nothing of how ursa's rows are written.
+_WRITTEN = {"appendOnly", "invariants", "timestampNtz"}
 _BOUNDED = ("rec_id", "participant_id", "recording_hash", "started_at")
 
 
@@ -63,12 +66,14 @@ class View:
             for file in wanted:
                 link(self.replica.path / local_name(file.path), self.path / local_name(file.path))
 
-    def drop(self) -> None:
-        """Remove the copies of its files, which may be damaged on this disk."""
-        self.replica.drop(self.files)
-        if self.path != self.replica.path:
-            for file in self.files:
+    def drop_wrong(self, where: Where) -> bool:
+        """Remove copies of files that are damaged on this disk; returns whether there were any."""
+        wanted = [file for file in self.files if where.may_meet(file)]
+        dropped = self.replica.drop_wrong(wanted)
+        if dropped and self.path != self.replica.path:
+            for file in wanted:
                 (self.path / local_name(file.path)).unlink(missing_ok=True)
+        return dropped
 
 
 class OpenTable(Generic[Row]):
@@ -129,19 +134,22 @@ class OpenTable(Generic[Row]):
             return
         first = self._view is None
         self._view = self._opened(version)
+        self._check_protocol()
         self._check_version()
         self._check_columns()
         if first:
             self.replica.directory.tidy({local_name(file.path) for file in self._view.files})
 
     def _opened(self, version: int) -> View:
-        try:
-            return self._at(self.replica.path, version)
-        except (DeltaError, OSError):
-            # What is damaged is the copy, as far as anybody knows.
-            self.replica.begin_anew()
-            self.replica.follow(self.replica.look())
         with words(self.uri, "open"):
+            try:
+                return self._at(self.replica.path, version)
+            except DeltaError:
+                if self.replica.offline or self.replica.log_is_right():
+                    # It is what the bucket has: written by a tool that knows more than this one, as a rule.
+                    raise
+            self.replica.set_aside()
+            self.replica.follow(self.replica.look())
             return self._at(self.replica.path, self.replica.version)
 
     def _at(self, path: Path, version: int) -> View:
@@ -190,15 +198,18 @@ class OpenTable(Generic[Row]):
         self._fetch(views, where or {})
         try:
             return _execute(sql, views)
-        except Exception as error:  # noqa: BLE001  (raised again, where another try would not help)
-            if not _of_a_file(error):
+        except BaseException as error:  # noqa: BLE001  (raised again, where another try would not help)
+            if not of_deltalake(error) or not self._dropped(views, where or {}):
                 raise_in_words(error, self.uri, "query")
-            # A copy on this disk may be damaged, or taken away by another process meanwhile.
-            for view in views.values():
-                view.drop()
-            self._fetch(views, where or {})
+        # A copy on this disk was damaged, or taken away by another process.
+        self._fetch(views, where or {})
         with words(self.uri, "query"):
             return _execute(sql, views)
+
+    @staticmethod
+    def _dropped(views: Mapping[str, View], where: Mapping[str, Where]) -> bool:
+        dropped = [view.drop_wrong(where.get(name, EVERYTHING)) for name, view in views.items()]
+        return any(dropped)
 
     def _fetch(self, views: Mapping[str, View], where: Mapping[str, Where]) -> None:
         for name, view in views.items():
@@ -237,6 +248,19 @@ class OpenTable(Generic[Row]):
         """The snapshot's data files."""
         return self.view.files
 
+    def _refuse_foreign(self) -> None:
+        protocol = self.delta.protocol()
+        unknown = sorted({*(protocol.writer_features or ()), *(protocol.reader_features or ())} - _WRITTEN)
+        if unknown:
+            raise other_tool(self.replica.files, f"with the features {', '.join(unknown)}")
+        if self.delta.metadata().partition_columns:
+            raise other_tool(self.replica.files, "in partitions")
+
+    def _check_protocol(self) -> None:
+        """Rows that another tool has deleted by a vector would be shown as if they were there."""
+        if _VECTORS in (self.delta.protocol().reader_features or ()):
+            raise other_tool(self.replica.files, f"with the features {_VECTORS}")
+
     def _check_version(self) -> None:
         configured = self.delta.metadata().configuration.get(SCHEMA_KEY, "1")
         if configured.isdigit() and int(configured) > SCHEMA_VERSION:
@@ -259,8 +283,11 @@ class OpenTable(Generic[Row]):
         kinds: list[Any] = [field.type for field in self.delta.schema().fields if field.name == "files"]
         return any(MTIME not in [inner.name for inner in kind.element_type.fields] for kind in kinds)
 
-    def refuse_dated(self) -> None:
-        """Raises ``StorageError`` where rows can't be written, since the table has no column for their evidence."""
+    def refuse_unwritable(self) -> None:
+        """Raises ``StorageError`` where rows can't be written: the table has no column for their evidence, or another tool has
+        given it what ursa does not write.
+        """
+        self._refuse_foreign()
         if self.dated:
             raise StorageError(
                 f"the catalog's table {self.uri} was made by an ursa that kept no evidence of each file: it can be read, and"
@@ -290,11 +317,6 @@ def _execute(sql: str, views: Mapping[str, View]) -> Any:
         for name, view in views.items():
             builder.register(name, view.delta)
         return builder.execute(sql).read_all()
-
-
-def _of_a_file(error: Exception) -> bool:
-    """Whether a query failed over a data file; DataFusion's errors have no class of their own on the Python side."""
-    return any(word in str(error) for word in ("Parquet error", "Object Store error", "IO error", "Object at location"))
 
 
 def data_files(table: DeltaTable, key: str) -> list[DataFile]:

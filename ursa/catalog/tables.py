@@ -8,10 +8,11 @@ that version is absent. Any commit in between makes ours fail, and we look and d
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -46,6 +47,7 @@ _CONFIGURATION = {
     SCHEMA_KEY: str(SCHEMA_VERSION),
 }
 _GIVE_UP_AFTER_S = 120.0
+_log = logging.getLogger("ursa.catalog")
 _REBASES = 5
 _TURN_S = 0.3
 """A winner lets each of the other writers have a turn of up to so many seconds."""
@@ -79,6 +81,17 @@ class _Try:
 
     change: Change[Any]
     prepared: Prepared
+
+
+@contextlib.contextmanager
+def _best_effort(uri: str) -> Iterator[None]:
+    """What is done for later readers: that it fails takes nothing back of what was committed, and the log tells."""
+    try:
+        yield
+    except (LostRaceError, CleanUpRefusedError, UrsaError) as error:
+        _log.debug("%s: %s", uri, error)
+    except Exception:  # noqa: BLE001  (a bug of its own must not be told as one of the registration)
+        _log.warning("%s: upkeep failed", uri, exc_info=True)
 
 
 class CatalogTable(OpenTable[Row]):
@@ -235,7 +248,7 @@ class CatalogTable(OpenTable[Row]):
     def _prepared(
         self, change: Change[Row], op_id: str, attempt: int, scratches: contextlib.ExitStack
     ) -> Prepared | None:
-        self.refuse_dated()
+        self.refuse_unwritable()
         count, rows = len(change.rows), self.kind.table(change.rows)
         about = self._about(change.operation, op_id, rows=count, operation_id=change.operation_id, attempt=attempt)
         replacing = change.replacing
@@ -256,8 +269,8 @@ class CatalogTable(OpenTable[Row]):
             return scratches.enter_context(prepared(self.replica, self.version, files, action))
 
     def _about(self, operation: str, op_id: str, **more: Any) -> Any:
-        before = self.replica.commit_here(self.version)
-        return commit_properties(self.author, operation, op_id, previous=before.sha256 if before else None, **more)
+        previous = self.replica.head_sha256 if self.replica.version == self.version else None
+        return commit_properties(self.author, operation, op_id, previous=previous, **more)
 
     def put(
         self,
@@ -304,7 +317,7 @@ class CatalogTable(OpenTable[Row]):
         merging, seldom = self._merge_owed, self._big_merge_owed
         self._merge_owed = self._big_merge_owed = False
         if merging:
-            with contextlib.suppress(LostRaceError, CleanUpRefusedError, UrsaError):
+            with _best_effort(self.uri):
                 self.merge_files(self.layout.big_bytes if seldom else self.layout.often_bytes)
                 if seldom:
                     self.clean_up()
@@ -313,7 +326,7 @@ class CatalogTable(OpenTable[Row]):
         """Write a checkpoint, or only where the newest one is far behind. That it fails is no error."""
         if only_owed and not owed(self.replica):
             return
-        with contextlib.suppress(UrsaError):
+        with _best_effort(self.uri):
             self.put_checkpoint()
 
     def put_checkpoint(self) -> None:
@@ -336,7 +349,7 @@ class CatalogTable(OpenTable[Row]):
         """Merge small files where there are some, and write a checkpoint: who opens the table for the first time reads
         each commit since the last one. That it fails is no error.
         """
-        with contextlib.suppress(LostRaceError, UrsaError):
+        with _best_effort(self.uri):
             if sum(file.size_bytes < self.layout.small_bytes for file in self.files()) > 1:
                 self.merge_files(self.layout.small_bytes)
         if self.version > self.replica.checkpoint:
@@ -370,8 +383,9 @@ class CatalogTable(OpenTable[Row]):
         )
 
     def _rewrite(self, files: Sequence[DataFile], optimize: Callable[[DeltaTable], object], operation_id: str) -> None:
+        self.refuse_unwritable()
         schema = self.delta.schema()
-        self.replica.need(files)
+        self.replica.need(files, again=True)
         with words(self.uri, "compact"), rewrite(self.replica, schema, files, optimize) as new:
             if not new.removed:
                 return

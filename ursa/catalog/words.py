@@ -17,14 +17,20 @@ def words(uri: str, operation: str) -> Iterator[None]:
     """Raise what deltalake raises as ``StorageError``: what was tried with which table, and why it failed."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001  (raised again, whatever it is)
+    except BaseException as error:  # noqa: BLE001  (raised again, whatever it is)
         raise_in_words(error, uri, operation)
 
 
-def raise_in_words(error: Exception, uri: str, operation: str) -> NoReturn:
+def of_deltalake(error: BaseException) -> bool:
+    """DataFusion's errors have no class of their own on the Python side, and a panic of Rust is no Exception."""
+    return (
+        isinstance(error, DeltaError | OSError) or type(error) is Exception or type(error).__name__ == "PanicException"
+    )
+
+
+def raise_in_words(error: BaseException, uri: str, operation: str) -> NoReturn:
     """Raise an error of deltalake's as ``StorageError``, and any other as it is."""
-    # DataFusion's errors have no class of their own on the Python side.
-    if not isinstance(error, DeltaError | OSError) and type(error) is not Exception:
+    if not of_deltalake(error):
         raise error
     full = "No space left" in str(error)
     raise StorageError(

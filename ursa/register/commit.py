@@ -306,15 +306,21 @@ class _Round:
         now = {row.rec_id: row for row in self._lookup(ours.values())} if ours else {}
         return {i for i, row in ours.items() if now.get(row.rec_id) == row}
 
+    def _names(self) -> list[str]:
+        return [name for i in self.outcomes for name in self.wanted[i].participants]
+
     def _look_again(self) -> bool:
         """Look once more that our modalities are there: a run that lost may have written over them before it knew; and
         beside that whether another catalog is live by now. Returns whether one is.
         """
-        table = self.catalog.modalities
+        table, people = self.catalog.modalities, self.catalog.participants
         for _ in range(_ROUNDS):
-            before = table.version
-            if self.catalog.follow_pointer(table):
+            before, named = table.version, people.version
+            if self.catalog.follow_pointer(table, people):
                 return True
+            if people.version != named:
+                # An undo may have taken names away that nobody's row had when it looked.
+                self.catalog.ensure_participants(self._names(), self.operation_id)
             if table.version == before:
                 # Nobody has written since we did, or since we saw that they were there.
                 return False

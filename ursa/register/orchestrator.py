@@ -260,7 +260,7 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
     before = services.counter.snapshot()
     open_uploads = _open_uploads(services, request)
     plan = make_plan(services, request, progress)
-    services.catalog.refuse_dated()
+    services.catalog.refuse_unwritable()
     progress.planned(plan)
     warnings = list(plan.warnings)
     memory = _context(services, request, progress).memory

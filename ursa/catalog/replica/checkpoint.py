@@ -10,7 +10,7 @@ import contextlib
 from deltalake import DeltaTable
 
 from ursa.catalog.foreign import foreign
-from ursa.catalog.replica.directory import link, names_in
+from ursa.catalog.replica.directory import names_in
 from ursa.catalog.replica.log import HINT, LOG, checkpoints_in
 from ursa.catalog.replica.table import TableReplica, hint_version
 from ursa.store import PreconditionFailedError
@@ -30,16 +30,17 @@ def checkpoint(replica: TableReplica) -> None:
     if version == replica.checkpoint:
         return
     with replica.scratch(version) as made:
-        before = set(names_in(made / LOG))
+        if any(item.version == version for item in checkpoints_in(names_in(made / LOG))):
+            replica.checkpoint = version  # another process of this machine was faster
+            return
         with foreign():
             DeltaTable(str(made), version=version).create_checkpoint()
-        (found,) = [item for item in checkpoints_in(set(names_in(made / LOG)) - before) if item.version == version]
+        found = next(item for item in checkpoints_in(names_in(made / LOG)) if item.version == version)
         for name in found.names:
             with contextlib.suppress(PreconditionFailedError):  # another process was faster
                 replica.files.put(LOG + name, (made / LOG / name).read_bytes(), if_absent=True)
         _name(replica, version, (made / LOG / HINT).read_bytes())
-        for name in found.names:
-            link(made / LOG / name, replica.log / name)
+        replica.keep_log(made, found.names)
     replica.checkpoint = version
 
 

@@ -8,11 +8,14 @@ tells: a PUT that was late, not lost, must not meet another decision of ours.
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import orjson
 from deltalake import DeltaTable, PostCommitHookProperties
@@ -21,7 +24,6 @@ from ursa.beside import each
 from ursa.catalog.files import TableFiles
 from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import DataFile
-from ursa.catalog.replica.directory import link
 from ursa.catalog.replica.log import (
     LOG,
     PREVIOUS_KEY,
@@ -31,6 +33,7 @@ from ursa.catalog.replica.log import (
     local_name,
     parse_commit,
 )
+from ursa.catalog.replica.sums import sha256
 from ursa.catalog.replica.table import TableReplica
 from ursa.catalog.replica.words import damaged
 from ursa.errors import StorageError, UnknownOutcomeError, UrsaError
@@ -42,17 +45,18 @@ GIVE_UP_AFTER_S = 120.0
 PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _REBASABLE = {"commitInfo", "add"}
+_log = logging.getLogger("ursa.catalog")
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A commit that is made and not put. ``new``: the data files that it brings, name → where they are on this disk;
-    ``uploaded``: those that are in the bucket already.
+    ``uploaded``: those that are in the bucket already, with their sha256.
     """
 
     commit: Commit
     new: Mapping[str, Path]
-    uploaded: set[str] = field(default_factory=set)
+    uploaded: dict[str, str] = field(default_factory=dict)
 
     def rebased(self, replica: TableReplica, attempt: int, attempt_key: str) -> Prepared | None:
         """The same rows appended after the version that the replica has now; None where that can't be said.
@@ -63,14 +67,17 @@ class Prepared:
             return None
         if replica.shaped >= self.commit.version:
             return None
-        before = replica.commit_here(replica.version)
-        about = {attempt_key: str(attempt)} | ({PREVIOUS_KEY: before.sha256} if before else {})
-        lines = [
-            {"commitInfo": {**action["commitInfo"], **about}} if "commitInfo" in action else action
-            for action in self.commit.actions
-        ]
+        about = {attempt_key: str(attempt)} | ({PREVIOUS_KEY: replica.head_sha256} if replica.head_sha256 else {})
+        lines = [_described(action, about) for action in self.commit.actions]
         data = b"".join(orjson.dumps(line) + b"\n" for line in lines)
         return replace(self, commit=parse_commit(replica.version + 1, data))
+
+
+def _described(action: Mapping[str, Any], about: Mapping[str, str]) -> Mapping[str, Any]:
+    if "commitInfo" not in action:
+        return action
+    info = {name: value for name, value in action["commitInfo"].items() if name != PREVIOUS_KEY}
+    return {"commitInfo": {**info, **about}}
 
 
 @contextlib.contextmanager
@@ -85,7 +92,7 @@ def prepared(
     Raises:
         StorageError, CatalogDamagedError: they can't be. What deltalake raises: the commit can't be made.
     """
-    replica.need(files)
+    replica.need(files, again=True)
     with replica.scratch(version, files) as made:
         known = _files(made)
         with foreign():
@@ -129,9 +136,15 @@ def push(replica: TableReplica, wanted: Prepared) -> Commit | None:
     answer = put_commit(replica.files, wanted.commit)
     if isinstance(answer, Commit):
         return answer
-    for name, path in wanted.new.items():
-        link(path, replica.path / name)
-    replica.advance(wanted.commit, answer)
+    try:
+        for name, path in wanted.new.items():
+            replica.keep(name, path, wanted.uploaded[name])
+        replica.advance(wanted.commit, answer)
+    except OSError as error:
+        # It is committed, whatever this disk says: the replica catches up when it is asked again.
+        _log.warning(
+            "%s: the copy of version %d could not be kept: %s", replica.files.uri, wanted.commit.version, error
+        )
     return None
 
 
@@ -168,7 +181,7 @@ def _look(files: TableFiles, version: int) -> Commit | None:
     """The commit that is there; None where none is, or the server does not tell. Raises ``CatalogDamagedError``."""
     name = LOG + commit_name(version)
     try:
-        return parse_commit(version, replace(files, store=files.once).read_checked(name)[0])
+        return replace(files, store=files.once).read_checked(name, partial(parse_commit, version))
     except NotWholeError as error:
         raise damaged(files, str(error), name, version) from None
     except UrsaError:
@@ -192,7 +205,7 @@ def _put_data(files: TableFiles, wanted: Prepared, name: str) -> None:
         # Its name is random: what is there is ours, and its reply was lost.
         if files.store.head(files.prefix + name).size_bytes != len(data):
             raise
-    wanted.uploaded.add(name)
+    wanted.uploaded[name] = sha256(data)
 
 
 def _refuse_lacking(wanted: Prepared) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from ursa.disk.place import user_directory
 
@@ -135,6 +136,11 @@ class TableDirectory:
                 before.rename(self.base / f"{before.name}{_ASIDE}")
         return place
 
+    def set_aside(self, directory: Path) -> None:
+        """Keep a table's directory under another name, for whoever is to look at it; it goes after 90 days. Best effort."""
+        with contextlib.suppress(OSError):
+            directory.rename(self.base / f"{directory.name}.{secrets.token_hex(4)}{_ASIDE}")
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A directory of one's own on the same file system, removed afterwards."""
@@ -224,6 +230,17 @@ def place_file(path: Path, data: bytes) -> None:
     with _temporary(path) as (temporary, descriptor):
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+
+
+@contextlib.contextmanager
+def filling(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be filled, which gets this name in one step when that has ended well."""
+    with _temporary(path) as (temporary, descriptor):
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         publish(temporary, path)

@@ -19,8 +19,9 @@ PREVIOUS_KEY = "ursa_previous_sha256"
 """Key of a commit's metadata: the sha256 of the commit before it. A commit that was replaced or lost breaks the chain."""
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet")
-# Operations of other writers that commit nothing but a description of themselves.
-_ALONE = ("VACUUM START", "VACUUM END")
+_V2_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.[0-9a-fA-F-]{36}\.(json|parquet)")
+_OURS = "ursa_op_id"
+_ACTIONS = {"add", "remove", "metaData", "protocol", "txn", "cdc", "commitInfo", "domainMetadata", "checkpointMetadata"}
 
 
 class NotWholeError(Exception):
@@ -46,7 +47,8 @@ class Commit:
     @property
     def info(self) -> Mapping[str, Any]:
         """What it says of itself."""
-        return next((action["commitInfo"] for action in self.actions if "commitInfo" in action), {})
+        found: Any = next((action["commitInfo"] for action in self.actions if "commitInfo" in action), {})
+        return found if isinstance(found, dict) else {}
 
     @property
     def sha256(self) -> str:
@@ -77,6 +79,11 @@ def checkpoints_in(names: Iterable[str]) -> list[Checkpoint]:
     ]
 
 
+def has_v2_checkpoint(names: Iterable[str]) -> bool:
+    """Whether another tool has written checkpoints of a kind that ursa does not read."""
+    return any(map(_V2_CHECKPOINT.fullmatch, names))
+
+
 def known_from(names: Collection[str]) -> tuple[Checkpoint | None, int]:
     """The newest checkpoint among these names of a log, and the version up to which commits follow it without a gap; -1
     where there is nothing to begin from.
@@ -99,10 +106,11 @@ def parse_commit(version: int, data: bytes) -> Commit:
         raise NotWholeError("a line of it is not a JSON object")
     if not actions:
         raise NotWholeError("it is empty" if not data else "it holds nothing")
+    if not any(_ACTIONS & action.keys() for action in actions):
+        raise NotWholeError("nothing in it is an action of a Delta log")
     commit = Commit(version, data, actions)
-    if not isinstance(commit.info, dict) or not commit.info:
-        raise NotWholeError("it has no commitInfo")
-    if len(actions) < 2 and commit.info.get("operation") not in _ALONE:
+    # Other writers may commit nothing but a description of themselves, or leave that out.
+    if _OURS in commit.info and len(actions) < 2:
         raise NotWholeError("it ends after its first line")
     return commit
 

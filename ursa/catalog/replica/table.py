@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -22,10 +23,10 @@ from deltalake.exceptions import DeltaError
 
 from ursa.beside import begin, each
 from ursa.catalog.author import WRITER_ID, WRITER_KEY
-from ursa.catalog.files import TableFiles
+from ursa.catalog.files import TableFiles, of_size
 from ursa.catalog.foreign import foreign
 from ursa.catalog.layout import DataFile
-from ursa.catalog.replica.directory import TableDirectory, link, names_in, place_file
+from ursa.catalog.replica.directory import TableDirectory, filling, link, names_in, place_file
 from ursa.catalog.replica.log import (
     HINT,
     LOG,
@@ -36,17 +37,20 @@ from ursa.catalog.replica.log import (
     checkpoints_in,
     commit_name,
     commits_in,
+    has_v2_checkpoint,
     known_from,
     local_name,
     parse_commit,
 )
-from ursa.catalog.replica.words import damaged, gone, offline_lacks
+from ursa.catalog.replica.sums import Sums, sha256
+from ursa.catalog.replica.words import damaged, gone, offline_lacks, other_tool
 from ursa.errors import CatalogDamagedError, StorageError
 from ursa.store import NotFoundError, ObjectInfo
 
 _SKIPPED = 50
 """More new commits than these are taken from a checkpoint, where there is one."""
 _LATELY_S = 30.0
+_LARGE_BYTES = 8 << 20
 _BASES = 2
 _TOUCH_S = 3600.0
 
@@ -87,9 +91,12 @@ class TableReplica:
         self.checkpoint = -1
         self.shaped = -1
         self._writers: dict[str, float] = {}
+        self._sums: Sums | None = None
+        self._right: set[str] = set()  # data files that were compared by this process
+        self._head_sha256: str | None = None
         self._path: Path | None = None
         self._head: tuple[int, str] | None = None
-        self._offline = offline
+        self.offline = offline
         self._fetching = threading.Lock()  # what is asked for ahead, and then again, is fetched once
         self._open_known()
 
@@ -106,33 +113,53 @@ class TableReplica:
         return self.path / LOG
 
     def _open_known(self) -> None:
+        """Take up what is on this disk, where all of it is as it came."""
         current = self.directory.current
         if current is None:
             return
         with contextlib.suppress(OSError):
             self.directory.hold(current)
-            names = names_in(current / LOG)
-            checkpoint, version = known_from(names)
-            if any((current / LOG / name).stat().st_size == 0 for name in names):
-                # A power cut, on a disk without hard links. deltalake would open it, with rows missing.
-                self._path = current
-                self.begin_anew()
-            elif version >= 0:
-                self._path, self.version = current, version
-                self.checkpoint = checkpoint.version if checkpoint else -1
+            checkpoint, version = known_from(names_in(current / LOG))
+            if version < 0:
+                return
+            self._path, self._sums = current, Sums(current)
+            if not self._log_is_right(checkpoint, version):
+                self.set_aside()
+                return
+            self.version, self.checkpoint = version, checkpoint.version if checkpoint else -1
+            here = self.commit_here(version)
+            self._head_sha256 = here.sha256 if here else None
 
-    def begin_anew(self) -> None:
-        """Forget what is here, since it can't be opened: the next ``follow`` fetches it again."""
+    def _log_is_right(self, checkpoint: Checkpoint | None, version: int) -> bool:
+        first = checkpoint.version if checkpoint else 0
+        names = [*(checkpoint.names if checkpoint else ()), *(commit_name(n) for n in range(first, version + 1))]
+        # Below a checkpoint there may be no commit any more.
+        names = [name for name in names if (self.log / name).exists() or _version_of(name) > first]
+        return self._sums is not None and all(self._sums.right(LOG + name) for name in names)
+
+    def log_is_right(self) -> bool:
+        """Whether the log on this disk, up to the version, is what came from the bucket. Reads it."""
+        checkpoint, _ = known_from([name for name in names_in(self.log) if _version_of(name) <= self.version])
+        return self._log_is_right(checkpoint, self.version)
+
+    def set_aside(self) -> None:
+        """Go on without what is on this disk, since it is not what came: the next ``follow`` fetches it again."""
         if self._path is not None:
-            with self.directory.scratch() as aside, contextlib.suppress(OSError):
-                self._path.rename(aside / "damaged")
-        self._path, self.version, self.checkpoint, self._head = None, -1, -1, None
+            self.directory.set_aside(self._path)
+        self._path, self._sums, self._head, self._head_sha256 = None, None, None, None
+        self.version = self.checkpoint = -1
+        self._right.clear()
+
+    @property
+    def head_sha256(self) -> str | None:
+        """Of the commit of ``version``, as it was put or read; None where that is not known."""
+        return self._head_sha256
 
     # --- what is new
 
     def look(self) -> Look:
         """Ask the bucket what is new: one LIST. Changes nothing. Raises ``StorageError``."""
-        if self._offline:
+        if self.offline:
             return Look(self.version, {commit_name(self.version): ObjectInfo("", 0, "")})
         if self.version < 0:
             return self._look_cold()
@@ -167,7 +194,7 @@ class TableReplica:
             CatalogDamagedError: the bucket's log is not what was written, or has a gap. The replica stays as it was.
             StorageError: the server fails.
         """
-        if self._offline:
+        if self.offline:
             self.path  # noqa: B018  (raises where there is none)
             return False
         if look.since != self.version or look.since < 0:
@@ -183,17 +210,20 @@ class TableReplica:
             return self._follow_cold(self._look_cold())
         versions = self._without_gap(look, self.version + 1)
         commits = self._commits(versions, self.commit_here(self.version), self.commit_here)
-        self._place(self.path, (), commits)
-        self._note_writers(commits)
-        self.version = look.newest
+        self._take_over(commits)
         return True
 
     def advance(self, commit: Commit, etag: str | None = None) -> None:
         """Take over the commit after ``version``, which was put or read by this process. ``etag``: of the object."""
-        self._place(self.path, (), [commit])
-        self._note_writers([commit])
-        self.version = commit.version
+        self._take_over([commit])
         self._head = None if etag is None else (commit.version, etag)
+
+    def _take_over(self, commits: Sequence[Commit]) -> None:
+        assert self._sums is not None
+        self._sums.add({LOG + commit_name(it.version): it.sha256 for it in commits})
+        self._place(self.path, (), commits)
+        self._note_writers(commits)
+        self.version, self._head_sha256, self._head = commits[-1].version, commits[-1].sha256, None
 
     def others_lately(self) -> int:
         """How many other processes have committed to this table in the last half minute, as far as this one has seen."""
@@ -208,8 +238,7 @@ class TableReplica:
         """A commit of the bucket. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
         name = LOG + commit_name(version)
         try:
-            data, _ = self.files.read_checked(name)
-            return parse_commit(version, data)
+            return self.files.read_checked(name, partial(parse_commit, version))
         except NotWholeError as error:
             raise damaged(self.files, str(error), name, version) from None
 
@@ -220,13 +249,11 @@ class TableReplica:
     def _continues(self, look: Look) -> bool:
         """Whether the bucket's commit at the known version is the one that was read."""
         info = look.objects.get(commit_name(self.version))
-        if info is None:
+        here = self.commit_here(self.version)
+        if info is None or here is None or here.sha256 != (self._head_sha256 or here.sha256):
             return False
         if self._head == (self.version, info.etag):
             return True
-        here = self.commit_here(self.version)
-        if here is None:
-            return False
         measured = (hashlib.md5(here.data, usedforsecurity=False).hexdigest(), here.sha256)
         if info.size_bytes != len(here.data):
             return False
@@ -293,6 +320,8 @@ class TableReplica:
     def _from_base(self, look: Look, base: Checkpoint | None) -> bool:
         if look.newest < 0 and base is None:
             raise gone(self.files, self.version)
+        if base is None and commit_name(0) not in look.objects and has_v2_checkpoint(look.objects):
+            raise other_tool(self.files, "with checkpoints of the second version")
         first = base.version + 1 if base else 0
         newest = max(look.newest, first - 1)
         versions = self._without_gap(look, first)
@@ -303,13 +332,20 @@ class TableReplica:
             parts = begin(lambda: self._checkpoint(base))
             commits = self._commits(versions, None)
             self._place(made, parts.result(), commits)
+            Sums(made).add(
+                {LOG + name: sha256(data) for name, data in parts.result()}
+                | {LOG + commit_name(it.version): it.sha256 for it in commits}
+            )
             table_id = self._table_id(made, newest, base)
             self._refuse_other_history(table_id, commits, newest, look.read)
             place = self.directory.make_current(made, table_id)
             if made.exists():
                 self._merge(made, place)
         changed = (self._path, self.version) != (place, newest)
-        self._path, self.version, self._head = place, newest, None
+        if self._path != place:
+            self._right.clear()
+        self._path, self.version, self._head, self._sums = place, newest, None, Sums(place)
+        self._head_sha256 = commits[-1].sha256 if commits else None
         self.checkpoint = max([base.version if base else -1, *(item.version for item in checkpoints_in(look.objects))])
         self.directory.hold(place)
         return changed
@@ -317,7 +353,7 @@ class TableReplica:
     def _checkpoint(self, base: Checkpoint | None) -> list[tuple[str, bytes]]:
         def part(name: str) -> tuple[str, bytes]:
             try:
-                return name, self.files.read_checked(LOG + name)[0]
+                return name, self.files.read_checked(LOG + name, bytes)
             except NotWholeError as error:
                 raise damaged(self.files, str(error), LOG + name, base.version if base else None) from None
 
@@ -344,41 +380,77 @@ class TableReplica:
         if read is not None and read[0] == table_id and newest < (known := read[1]):
             why = f"the log ends at version {newest}, and this machine has read it up to {known}"
             raise damaged(self.files, why, LOG + commit_name(newest + 1), newest + 1)
+        sums = Sums(current)
         for commit in commits:
-            here = _whole(current, commit.version)
-            if here is not None and here.data != commit.data:
+            # What was damaged on this disk accuses nobody.
+            name = LOG + commit_name(commit.version)
+            if sums.of(name) not in (None, commit.sha256) and sums.right(name):
                 why = "it is another one than this machine has read before"
                 raise damaged(self.files, why, LOG + commit_name(commit.version), commit.version)
 
     def _merge(self, made: Path, place: Path) -> None:
+        """Add the log files of ``made`` to a directory that other processes may have open, checkpoints first."""
+        sums, new = Sums(place), Sums(made)
         names = sorted(names_in(made / LOG), key=lambda name: (not name.endswith(".parquet"), name))
+        wrong = [name for name in names if (place / LOG / name).exists() and not sums.right(LOG + name)]
+        for name in wrong:
+            (place / LOG / name).unlink(missing_ok=True)  # damaged on this disk
+        sums.add({LOG + name: digest for name in names if (digest := new.of(LOG + name))})
         for name in names:
-            if name.endswith(".json") and _whole(place, _version_of(name)) is None:
-                (place / LOG / name).unlink(missing_ok=True)  # damaged on this disk
             link(made / LOG / name, place / LOG / name)
 
     # --- files
 
-    def need(self, files: Iterable[DataFile]) -> None:
-        """See to it that these data files are here. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
+    def need(self, files: Iterable[DataFile], *, again: bool = False) -> None:
+        """See to it that these data files are here, and are what came; ``again``: compared also where they were before,
+        since what is made of them goes to the bucket. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``.
+        """
         with self._fetching:
-            each(self._fetch, [file for file in files if not self._has(file)], 16)
+            lacking = [file for file in files if not self._has(file, again)]
+            each(self._fetch, [file for file in lacking if file.size_bytes <= _LARGE_BYTES], 16)
+            each(self._fetch, [file for file in lacking if file.size_bytes > _LARGE_BYTES], 4)
 
-    def drop(self, files: Iterable[DataFile]) -> None:
-        """Remove copies of data files, which may be damaged here."""
-        for file in files:
-            with contextlib.suppress(OSError, NotWholeError):
-                (self.path / local_name(file.path)).unlink()
+    def drop_wrong(self, files: Iterable[DataFile]) -> bool:
+        """Remove copies of data files that are damaged on this disk; returns whether there were any."""
+        wrong = [file for file in files if not self._has(file, again=True)]
+        if self.offline:
+            return False
+        for file in wrong:
+            with contextlib.suppress(OSError):
+                (self.path / self._local_name(file)).unlink()
+        return bool(wrong)
 
-    def _has(self, file: DataFile) -> bool:
-        path = self.path / self._local_name(file)
+    def keep(self, name: str, source: Path, digest: str) -> None:
+        """Give a data file that was put to the bucket a second name here. Raises ``OSError``."""
+        assert self._sums is not None
+        self._sums.add({name: digest})
+        link(source, self.path / name)
+        self._right.add(name)
+
+    def keep_log(self, made: Path, names: Iterable[str]) -> None:
+        """Give files of a log that were put to the bucket a second name here. Raises ``OSError``."""
+        assert self._sums is not None
+        for name in names:
+            self._sums.add({LOG + name: sha256((made / LOG / name).read_bytes())})
+            link(made / LOG / name, self.log / name)
+
+    def _has(self, file: DataFile, again: bool = False) -> bool:
+        name = self._local_name(file)
+        path = self.path / name
         try:
             found = path.stat()
             if time.time() - found.st_mtime > _TOUCH_S:
                 os.utime(path)
         except OSError:
             return False
-        return found.st_size == file.size_bytes
+        if found.st_size != file.size_bytes or self._sums is None:
+            return False
+        if name not in self._right or again:
+            if not self._sums.right(name):
+                self._right.discard(name)
+                return False
+            self._right.add(name)
+        return True
 
     def _local_name(self, file: DataFile) -> str:
         try:
@@ -388,19 +460,23 @@ class TableReplica:
 
     def _fetch(self, file: DataFile) -> None:
         name = self._local_name(file)
-        if self._offline:
+        if self.offline:
             raise offline_lacks(self.files.uri)
+        assert self._sums is not None
         target = self.path / name
         with contextlib.suppress(FileNotFoundError):
-            target.unlink()  # of another size: cut on this disk
+            target.unlink()  # not what came
         try:
-            data, info = self.files.read_checked(name)
+            if file.size_bytes <= _LARGE_BYTES:
+                data = self.files.read_checked(name, partial(of_size, file.size_bytes))
+                self._sums.add({name: sha256(data)})
+                place_file(target, data)
+            else:
+                with filling(target) as part:
+                    self._sums.add({name: self.files.fetch(name, file.size_bytes, part)})
         except NotWholeError as error:
             raise damaged(self.files, str(error), name, None) from None
-        if info.size_bytes != file.size_bytes or len(data) != file.size_bytes:
-            why = f"it has {len(data):,} bytes, and the log says {file.size_bytes:,}"
-            raise damaged(self.files, why, name, None)
-        place_file(target, data)
+        self._right.add(name)
 
     def log_to(self, version: int) -> list[str]:
         """The names of the log's files that a table at ``version`` is opened from, all of them here.
@@ -409,16 +485,17 @@ class TableReplica:
             StorageError: the log no longer reaches so far back.
         """
         names = self._names_to(names_in(self.log), version)
+        if names is None and not self.offline:
+            names = self._names_to(_named(self.files.log()), version)
         if names is None:
-            there = _named(self.files.log()) if not self._offline else {}
-            names = self._names_to(there, version)
-            if names is None:
-                raise StorageError(
-                    f"can't open version {version} of the catalog table {self.files.uri}: its log no longer reaches so"
-                    " far back",
-                    operation="read",
-                )
-            each(self._bring, names)
+            raise StorageError(
+                f"can't open version {version} of the catalog table {self.files.uri}: its log no longer reaches so"
+                " far back",
+                operation="read",
+            )
+        if not self.offline:
+            # Also what has been here: what is made of it may go to the bucket.
+            each(self._bring, [name for name in names if self._sums is None or not self._sums.right(LOG + name)])
         return names
 
     @staticmethod
@@ -435,14 +512,19 @@ class TableReplica:
 
     def _bring(self, name: str) -> None:
         """Fetch a file of the log that lies below what is known."""
-        if (self.log / name).exists():
-            return
-        try:
-            data, _ = self.files.read_checked(LOG + name)
+        assert self._sums is not None
+        (self.log / name).unlink(missing_ok=True)
+
+        def checked(data: bytes) -> bytes:
             if name.endswith(".json"):
                 parse_commit(_version_of(name), data)
+            return data
+
+        try:
+            data = self.files.read_checked(LOG + name, checked)
         except NotWholeError as error:
             raise damaged(self.files, str(error), LOG + name, _version_of(name)) from None
+        self._sums.add({LOG + name: sha256(data)})
         place_file(self.log / name, data)
 
     def reads_back(self, version: int) -> bool:
@@ -460,7 +542,7 @@ class TableReplica:
     def commits(self, limit: int | None = None) -> list[Commit]:
         """The newest commits, newest first; None gives all that the log still has. Raises ``StorageError``."""
         low = 0 if limit is None else max(0, self.version + 1 - limit)
-        if limit is None and not self._offline:
+        if limit is None and not self.offline:
             low = min(commits_in(_named(self.files.log())), default=0)
         wanted = range(self.version, low - 1, -1)
         found = each(self._commit, wanted)
@@ -468,7 +550,7 @@ class TableReplica:
 
     def _commit(self, version: int) -> Commit | None:
         here = self.commit_here(version)
-        if here is None and not self._offline:
+        if here is None and not self.offline:
             with contextlib.suppress(NotFoundError):  # past the retention
                 self._bring(commit_name(version))
                 here = self.commit_here(version)

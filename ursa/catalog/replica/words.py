@@ -42,3 +42,13 @@ def offline_lacks(uri: str) -> StorageError:
         hint="Run the same command once without --offline.",
         operation="read",
     )
+
+
+def other_tool(files: TableFiles, what: str) -> StorageError:
+    """Another tool has written to the table in a way that ursa does not read, or does not write."""
+    return StorageError(
+        f"another tool has written the catalog table {files.uri} {what}, which ursa does not know",
+        hint="Nothing was written, and no recording is lost. See who writes to the assets bucket; `ursa catalog rebuild"
+        " --yes` derives a catalog of ursa's own anew.",
+        operation="read",
+    )
