@@ -256,7 +256,7 @@ def link(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        shutil.copyfile(source, target)
+        place_file(target, source.read_bytes())
 
 
 @contextlib.contextmanager
