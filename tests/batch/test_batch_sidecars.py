@@ -203,7 +203,8 @@ def test_a_participant_that_is_overtaken_by_a_peers_is_registered_with_it(lab: L
     rec_dir = lab.make(1, FILES, participant="Aria Lin")
 
     def overtake(event: UploadProgress) -> None:
-        if event.phase == "sidecars":
+        if event.phase == "plan":
+            (lab.stored / rec(1)).mkdir(parents=True, exist_ok=True)
             (lab.stored / rec(1) / "participant.txt").write_text("Bo Berg\n")
 
     with lab.data() as data:
