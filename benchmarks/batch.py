@@ -1,6 +1,6 @@
 """`ursa batch` over many recordings: the first run, the run over what is all registered, and small recordings.
 
-    python benchmarks/batch.py [--rounds 3] [--recordings 10000] [--small 300] [--parts small,many] [--dir DIR]
+    python benchmarks/batch.py [--rounds 3] [--recordings 10000] [--small 300] [--parts small,many] [--delay 0.05]
 
 Everything against one weed server in one run. `small`: 300 recordings of 10 files of 20 KiB, ursa and rclone in turn,
 medians. `many`: 10,000 recordings of 10 files of 64 bytes are registered (peak memory, and how it grows), then found
@@ -110,8 +110,8 @@ def bench(root: Path) -> Iterator[Bench]:
         yield made
 
 
-def small(root: Path, recordings: int, rounds: int) -> None:
-    """ursa and rclone in turn."""
+def small(root: Path, recordings: int, rounds: int, delay_s: float) -> None:
+    """ursa and rclone in turn, behind a delay where there is one."""
     samples: dict[str, list[Sample]] = {"ursa batch": [], "rclone copy": []}
     requests = 0
     for number in range(rounds + 1):
@@ -122,11 +122,16 @@ def small(root: Path, recordings: int, rounds: int) -> None:
                 requests = measure(made.batch(source, far.url), made.environment, far).requests or 0
                 far.close()
             else:
-                samples["rclone copy"].append(measure(rclone(made, source), made.environment, None))
-                samples["ursa batch"].append(measure(made.batch(source), made.environment, None))
+                far = Far(made.server, delay_s) if delay_s else None
+                url = far.url if far else made.server.endpoint_url
+                samples["rclone copy"].append(measure(rclone(made, source, url), made.environment, None))
+                samples["ursa batch"].append(measure(made.batch(source, url), made.environment, None))
+                if far:
+                    far.close()
             shutil.rmtree(source)
     print(
-        f"\n### {recordings} recordings of {FILES} × 20 KiB\n\n| | wall s | CPU s | peak MiB |\n| --- | --- | --- | --- |"
+        f"\n### {recordings} recordings of {FILES} × 20 KiB, {1000 * delay_s:.0f} ms a request"
+        "\n\n| | wall s | CPU s | peak MiB |\n| --- | --- | --- | --- |"
     )
     for name, found in samples.items():
         print(
@@ -142,7 +147,7 @@ def small(root: Path, recordings: int, rounds: int) -> None:
     )
 
 
-def rclone(made: Bench, source: Path) -> list[str]:
+def rclone(made: Bench, source: Path, url: str) -> list[str]:
     """The peer."""
     return [
         find_executable("rclone"),
@@ -152,7 +157,7 @@ def rclone(made: Bench, source: Path) -> list[str]:
         "--transfers",
         "16",
         str(source),
-        remote(made, "rclone"),
+        remote(made, "rclone", url),
     ]
 
 
@@ -166,15 +171,15 @@ def listing(made: Bench) -> list[str]:
         "-R",
         "--fast-list",
         "--files-only",
-        remote(made, "recordings"),
+        remote(made, "recordings", made.server.endpoint_url),
     ]
 
 
-def remote(made: Bench, prefix: str) -> str:
-    """A prefix of the raw bucket as rclone names it."""
+def remote(made: Bench, prefix: str, url: str) -> str:
+    """A prefix of the raw bucket as rclone names it, at an endpoint."""
     server = made.server
     return (
-        f":s3,provider=Other,endpoint='{server.endpoint_url}',access_key_id={server.access_key},"
+        f":s3,provider=Other,endpoint='{url}',access_key_id={server.access_key},"
         f"secret_access_key={server.secret_key}:raw-bench/{prefix}"
     )
 
@@ -270,6 +275,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=10_000)
     parser.add_argument("--small", type=int, default=300)
     parser.add_argument("--parts", default="small,many")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that each request of `small` takes longer")
     parser.add_argument(
         "--dir", default=None, help="where sources and the server's data are; the temp directory if not given"
     )
@@ -277,7 +283,7 @@ def main() -> None:
     for part in arguments.parts.split(","):
         with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="ursa-bench-") as directory:
             if part == "small":
-                small(Path(directory), arguments.small, arguments.rounds)
+                small(Path(directory), arguments.small, arguments.rounds, arguments.delay)
             else:
                 many(Path(directory), arguments.recordings, arguments.rounds)
 

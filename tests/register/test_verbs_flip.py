@@ -126,8 +126,8 @@ def test_a_frozen_catalog_is_waited_for(verb: Verb, local: Local, monkeypatch: p
     waits = threading.Event()
     follow = Catalog.follow_pointer
 
-    def following(self: Catalog) -> bool:
-        flipped = follow(self)
+    def following(self: Catalog, *tables: Any) -> bool:
+        flipped = follow(self, *tables)
         if not flipped:
             waits.set()
         return flipped
@@ -191,11 +191,11 @@ def test_a_flip_after_the_commit_ends_once_in_the_new_catalog(
     follow = Catalog.follow_pointer
     flipped: list[bool] = []
 
-    def flipping(self: Catalog) -> bool:
+    def flipping(self: Catalog, *tables: Any) -> bool:
         if not flipped:
             flipped.append(True)
             rebuild.flip(copy=copy)
-        return follow(self)
+        return follow(self, *tables)
 
     monkeypatch.setattr(Catalog, "follow_pointer", flipping)
     result = verb(data)

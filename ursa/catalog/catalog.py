@@ -136,8 +136,13 @@ class Catalog:
         """
         with self.lock:
             before, asked = self.pointer, begin(self._read_pointer)
-            for table in tables:
-                table.refresh()
+            try:
+                for table in tables:
+                    table.refresh()
+            except UrsaError:
+                # What was left may be deleted.
+                if asked.result().prefix == before.prefix:
+                    raise
             if asked.result().prefix == before.prefix:
                 return False
             self.refresh()
@@ -252,7 +257,7 @@ class Catalog:
         """Checkpoints that are owed, and files to be merged; that it fails is no error."""
         tables: tuple[CatalogTable[Any], ...] = self._tables or ()
         if any(table.owes for table in tables):
-            with self.lock:
+            with self.lock, contextlib.suppress(OSError, UrsaError):
                 each(lambda table: table.upkeep(), tables)
 
     def maintain(self) -> None:

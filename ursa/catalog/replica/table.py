@@ -204,19 +204,14 @@ class TableReplica:
         now = time.monotonic()
         self._writers |= {str(writer): now for it in commits if (writer := it.info.get(WRITER_KEY))}
 
-    def read_commit(self, version: int, before: Commit | None = None) -> Commit:
+    def read_commit(self, version: int) -> Commit:
         """A commit of the bucket. Raises ``NotFoundError``, ``CatalogDamagedError``, ``StorageError``."""
         name = LOG + commit_name(version)
         try:
             data, _ = self.files.read_checked(name)
-            commit = parse_commit(version, data)
+            return parse_commit(version, data)
         except NotWholeError as error:
             raise damaged(self.files, str(error), name, version) from None
-        stated = commit.info.get(PREVIOUS_KEY)
-        if before is not None and stated is not None and stated != before.sha256:
-            why = f"the commit before it is not the one that it was written after ({before.version} was replaced)"
-            raise damaged(self.files, why, name, version)
-        return commit
 
     def commit_here(self, version: int) -> Commit | None:
         """A commit that the replica has; None where it has it not, or not whole."""
