@@ -314,7 +314,7 @@ def test_time_that_is_over_stops_who_has_not_heard_of_it() -> None:
     """A recording that is about to begin as the time ends misses ``stop``, and must see it in its slot."""
     over = threading.Event()
 
-    def ingest(_rec_dir: Path, _standing: object, slot: Any, _look: object) -> Any:
+    def ingest(_rec_dir: Path, _standing: object, slot: Any, *_: object) -> Any:
         assert over.wait(10)
         slot.check()
         raise AssertionError("it went on")
