@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -104,11 +105,18 @@ def test_another_clock_than_the_servers(tmp_path: Path, table: CatalogTable[Any]
     assert table.clean_up(lambda: datetime.now(UTC) + off / abs(off) * timedelta(minutes=14)) == 1
 
 
-def test_times_in_commits_decide_nothing(table: CatalogTable[Any]) -> None:
-    for path in Path(table.uri, "_delta_log").glob("*.json"):
-        path.write_text(re.sub(r'"(timestamp|deletionTimestamp|modificationTime)":\d+', r'"\1":1000', path.read_text()))
+def test_times_in_commits_decide_nothing(tmp_path: Path, table: CatalogTable[Any]) -> None:
+    """As by machines whose clocks stand at 1970."""
+    before_it = ""
+    for path in sorted(Path(table.uri, "_delta_log").glob("*.json")):
+        text = re.sub(r'"(timestamp|deletionTimestamp|modificationTime)":\d+', r'"\1":1000', path.read_text())
+        text = re.sub(r'"ursa_previous_sha256":"\w+"', f'"ursa_previous_sha256":"{before_it}"', text)
+        path.write_text(text)
+        before_it = hashlib.sha256(text.encode()).hexdigest()
+    table = Place(tmp_path).elsewhere(tmp_path / "elsewhere").catalog().recordings
     before = data(table), log(table)
     assert table.clean_up() == 0 and (data(table), log(table)) == before
+    assert len(rows(table)) == 4 and table.history(1)[0]["timestamp"] == 1000
 
 
 def test_a_server_that_tells_no_time(table: CatalogTable[Any], monkeypatch: pytest.MonkeyPatch) -> None:
