@@ -316,10 +316,11 @@ class _Round:
         table, people = self.catalog.modalities, self.catalog.participants
         for _ in range(_ROUNDS):
             before, named = table.version, people.version
-            if self.catalog.follow_pointer(table, people):
+            # Where others are at the catalog: an undo may have taken names away that no recording had when it looked.
+            others = any(each.replica.others_lately() for each in self.catalog.tables)
+            if self.catalog.follow_pointer(table, *([people] if others else [])):
                 return True
             if people.version != named:
-                # An undo may have taken names away that nobody's row had when it looked.
                 self.catalog.ensure_participants(self._names(), self.operation_id)
             if table.version == before:
                 # Nobody has written since we did, or since we saw that they were there.
