@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +113,21 @@ BOTOCORE = [
     "AWS_ROLE_ARN",
     "AWS_ROLE_SESSION_NAME",
 ]
+# Of deltalake's own Rust, found by watching what it asks the environment for.
+RUST = [
+    "TOKIO_WORKER_THREADS",
+    "RUST_MIN_STACK",
+    "RUST_LOG",
+    "RUST_LOG_STYLE",
+    "RAYON_NUM_THREADS",
+    "DELTARS_MAX_IN_FLIGHT_UPLOAD_BYTES",
+    "DELTARS_WRITER_BATCH_CHANNEL_SIZE",
+    "DELTARS_UPLOAD_PART_SIZE",
+    "DELTARS_ROLL_ON_ROW_GROUP_BOUNDARY",
+    "DELTARS_MAX_CONCURRENCY_TASKS",
+    "DATAFUSION_EXECUTION_TARGET_PARTITIONS",
+    "DATAFUSION_EXECUTION_BATCH_SIZE",
+]
 NONSENSE = {
     **dict.fromkeys(OBJECT_STORE, STRAY),
     **{f"AWS_{name}": STRAY for name in OBJECT_STORE},
@@ -184,3 +202,32 @@ def test_a_catalog_and_an_ingest_in_it(
             rec_dir = next(path for path in sorted(example_recordings.iterdir()) if (path / "manifest.json").is_file())
             assert data.ingest(rec_dir / "manifest.json", rec_dir, "Ada").files_uploaded
             assert [row.rec_id for row in data.list_recordings()] == [rec_dir.name]
+
+
+CATALOG = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from homes import Place, add_recordings, recording
+place = Place(Path(sys.argv[1]))
+place.home().initialize()
+catalog = place.catalog()
+add_recordings(catalog, [recording(1)])
+catalog.recordings.merge_files(1 << 40)
+catalog.recordings.write_checkpoint()
+print(len(catalog.list_recordings()))
+"""
+
+
+@pytest.mark.parametrize("value", [STRAY, "0", "trace"])
+def test_a_catalog_among_settings_of_other_rust_programs(tmp_path: Path, value: str) -> None:
+    """In a process of its own: they are read once in each."""
+    tests = Path(__file__).parent
+    ran = subprocess.run(
+        [sys.executable, "-c", CATALOG, str(tmp_path), str(tests), str(tests / "catalog")],
+        env={**os.environ, **dict.fromkeys(RUST, value)},
+        cwd=tests.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout.strip(), ran.stderr) == (0, "1", "")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import select
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -165,6 +169,208 @@ def test_a_forked_process_uses_connections_of_its_own(weed_buckets: Buckets, fau
         os._exit(0 if store.read("k")[0] == b"1" else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert store.read("k")[0] == b"1"
+
+
+class Scripted:
+    """A server that answers each request with the blocks that ``answer`` has for its method and path, one at a time.
+
+    Each block after the first goes out when ``later`` is set.
+    """
+
+    def __init__(self, answer: Callable[[str, str], list[bytes]]) -> None:
+        self._answer = answer
+        self.opened = 0
+        self.later = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            sock, _ = self._listener.accept()
+            self.opened += 1
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock, sock.makefile("rb") as lines, contextlib.suppress(OSError):
+            while line := lines.readline():
+                while lines.readline().strip():
+                    pass
+                method, path, _ = line.decode().split()
+                first, *rest = self._answer(method, path)
+                sock.sendall(first)
+                for block in rest:
+                    self.later.wait()
+                    sock.sendall(block)
+
+
+def ok(body: bytes, head: bytes = b"200 OK", *, more: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s" % (head, len(body), more, body)
+
+
+def asked(pool: Pool, path: str, method: str = "GET") -> tuple[int, bytes]:
+    with pool.request(method, path, {"host": "x"}) as reply:
+        return reply.status, reply.read()
+
+
+def echoes(pool: Pool, number: int) -> bool:
+    return all(asked(pool, f"/{number}/{i}") == (200, f"/{number}/{i}".encode()) for i in range(9))
+
+
+def in_a_child(action: Callable[[], bool]) -> int:
+    """The exit code of a forked process: 0 where it says True, 14 (SIGALRM) where it hangs."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            code = 0 if action() else 2
+        os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_forked_process_uses_none_of_several_connections(weed_buckets: Buckets) -> None:
+    server = Scripted(lambda _method, path: [ok(path.encode())])
+    pool = Pool(server.url)
+    replies = [pool.request("GET", "/warm", {"host": "x"}) for _ in range(4)]
+    for reply in replies:
+        reply.read()
+        reply.close()
+    assert len(pool._idle) == server.opened == 4
+    # One after another: each of them would take the same one of the parent's.
+    for number in range(3):
+        before = server.opened
+        assert in_a_child(partial(echoes, pool, number)) == 0
+        assert server.opened == before + 1
+    assert [asked(pool, "/mine")[1] for _ in range(3)] == [b"/mine"] * 3
+    assert server.opened == 7
+
+
+def test_a_reply_of_the_parent_s_is_not_kept_in_a_child() -> None:
+    server = Scripted(lambda _method, path: [ok(path.encode())])
+    pool = Pool(server.url)
+    reply = pool.request("GET", "/a", {"host": "x"})
+    reply.read()
+
+    def child() -> bool:
+        reply.close()
+        return not pool._idle
+
+    assert in_a_child(child) == 0
+
+
+def test_a_child_forked_while_a_lock_is_held(weed_buckets: Buckets, fault_proxy: Proxied) -> None:
+    """By a thread, which the child does not have."""
+    proxy = fault_proxy(weed_buckets.server)
+    pool, counter = Pool(proxy.url), RequestCounter()
+    store = store_at(proxy.url, weed_buckets, pool=pool, counter=counter)
+    put(store, "k")
+    for owner in (pool, counter, store):
+        held, done = threading.Event(), threading.Event()
+
+        def hold(lock: threading.Lock, held: threading.Event, done: threading.Event) -> None:
+            with lock:
+                held.set()
+                done.wait()
+
+        threading.Thread(target=hold, args=(owner._lock, held, done), daemon=True).start()
+        held.wait()
+        try:
+            assert in_a_child(lambda: store.read("k")[0] == b"1") == 0
+        finally:
+            done.set()
+
+
+@pytest.mark.parametrize("interim", ["102 Processing", "103 Early Hints", "199 Whatever", "100 Continue"])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("together", [True, False])
+def test_replies_before_the_reply(interim: str, times: int, together: bool) -> None:
+    before = [f"HTTP/1.1 {interim}\r\nLink: x\r\n\r\n".encode()] * times
+
+    def answer(_method: str, path: str) -> list[bytes]:
+        blocks = [*(before if path == "/a" else []), ok(path.encode())]
+        return [b"".join(blocks)] if together else blocks
+
+    server = Scripted(answer)
+    server.later.set()
+    pool = Pool(server.url)
+    for path in ("/a", "/b", "/a", "/c"):
+        assert asked(pool, path) == (200, path.encode())
+    assert server.opened == 1
+
+
+def test_replies_before_the_reply_without_end() -> None:
+    server = Scripted(lambda _method, _path: [b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000])
+    with pytest.raises(BadReplyError):
+        asked(Pool(server.url), "/a")
+
+
+def test_a_connection_that_became_something_else_is_not_kept() -> None:
+    server = Scripted(lambda _method, _path: [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"])
+    pool = Pool(server.url)
+    assert asked(pool, "/a") == (101, b"")
+    assert len(pool._idle) == 0
+
+
+UNASKED = ok(b"of another")
+
+
+@pytest.mark.parametrize(
+    ("method", "reply"),
+    [
+        ("HEAD", ok(b"")),
+        ("HEAD", ok(b"", more=b"X-Large: %s\r\n" % bytes([120] * 9000))),
+        ("GET", ok(b"ok")),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+        ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("when", ["with it", "after it"])
+@pytest.mark.parametrize("size", [1, 40, 20000])
+def test_bytes_after_a_reply(tmp_path: Path, method: str, reply: bytes, secure: bool, when: str, size: int) -> None:
+    """A body where there is none, or more of it than was announced: never a part of the next reply."""
+    surplus = (UNASKED * (1 + size // len(UNASKED)))[:size] if size > 1 else b"H"
+    blocks = [reply + surplus] if when == "with it" else [reply, surplus]
+    server = Scripted(lambda _method, path: blocks if path == "/a" else [ok(path.encode())])
+    with contextlib.ExitStack() as stack:
+        front = stack.enter_context(TlsFront(server.url, Authority(tmp_path))) if secure else None
+        pool = Pool(front.url, front.bundle) if front else Pool(server.url)
+        asked(pool, "/a", method)
+        server.later.set()
+        if when == "after it":
+            (connection,) = pool._idle
+            assert select.select([connection._sock], [], [], 60)[0]
+        assert asked(pool, "/b") == (200, b"/b")
+        assert server.opened == 2
+
+
+@pytest.mark.parametrize("head", ["204 No Content", "304 Not Modified"])
+@pytest.mark.parametrize("announced", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+def test_a_body_announced_where_there_is_none(head: str, announced: str) -> None:
+    """It may come later than the next request."""
+    server = Scripted(lambda _method, _path: [f"HTTP/1.1 {head}\r\n{announced}\r\n\r\n".encode()])
+    pool = Pool(server.url)
+    asked(pool, "/a", "DELETE")
+    assert len(pool._idle) == 0
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "aws-chunked, GZIP"])
+def test_content_that_was_compressed_on_the_way(weed_buckets: Buckets, encoding: str) -> None:
+    more = f'ETag: "e"\r\nContent-Encoding: {encoding}\r\n'.encode()
+    server = Scripted(lambda _method, _path: [ok(b"\x1f\x8b", more=more)])
+    store = store_at(server.url, weed_buckets)
+    for action in (lambda: store.read("k"), lambda: b"".join(store.stream("k")), lambda: list(store.list(""))):
+        with pytest.raises(TransientError, match="compressed"):
+            action()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "", "aws-chunked", "Identity"])
+def test_content_as_it_is(encoding: str) -> None:
+    server = Scripted(lambda _method, _path: [ok(b"ok", more=f"Content-Encoding: {encoding}\r\n".encode())])
+    assert asked(Pool(server.url), "/a") == (200, b"ok")
 
 
 def test_a_server_that_refuses_before_it_has_read_the_body(weed_buckets: Buckets) -> None:

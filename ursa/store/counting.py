@@ -6,12 +6,19 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
+from ursa.store.forked import begin_anew_in_child
+
 
 class RequestCounter:
     """Requests by class, shared by the stores of one run. Thread-safe."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        begin_anew_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a child."""
         self._lock = threading.Lock()
 
     def class_a(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import select
 import socket
 import ssl
@@ -22,6 +24,10 @@ _SEND_BYTES = 1 << 18
 # Sent in one packet with the head: a small object is one call and one segment less.
 _JOINED_BYTES = 1 << 16
 _PROXY_REFUSES = 407
+_SWITCHED = 101
+BODILESS = {204, 304}
+# A server that says no more than "wait" is none that answers.
+_INTERIM_REPLIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,17 @@ class Route:
         return cls(parts.scheme, host, port, netloc, proxy, trust, connect_s, read_s)
 
 
+class _Incoming(io.BufferedReader):
+    """What comes in on a connection, for all of its replies in turn: none takes away what was read beyond its end."""
+
+    def makefile(self, _mode: str) -> _Incoming:
+        """As of a socket, for ``HTTPResponse``."""
+        return self
+
+    def close(self) -> None:
+        """Nothing: a reply has ended, and another may follow."""
+
+
 class Connection:
     """An open connection. ``idle_since``: for the pool. Not thread-safe."""
 
@@ -62,6 +79,10 @@ class Connection:
             NoAnswerError, ProxyError, TlsError, ConfigError.
         """
         self._sock: Any = _connected(route)
+        self._raw: Any = self._sock.makefile("rb", buffering=0)
+        self._incoming: Any = _Incoming(self._raw)
+        self._read_s = route.read_s
+        self._pid = os.getpid()
         self._forwarded = route.proxy if route.scheme == "http" else None
         self._base = f"http://{route.netloc}" if self._forwarded else ""
         self.idle_since = 0.0
@@ -87,8 +108,7 @@ class Connection:
         """
         try:
             self._send(self._head(method, target, headers), body, sent)
-            reply = HTTPResponse(self._sock, method=method)
-            reply.begin()
+            reply = self._final(method)
         except (ConnectionError, ssl.SSLError) as error:
             raise StaleError(str(error)) if self.used else NoAnswerError(_words(error)) from None
         except HTTPException as error:
@@ -98,16 +118,51 @@ class Connection:
         self.used = True
         return reply
 
-    def is_open(self) -> bool:
-        """False once the server has closed an idle connection (or has sent something unasked)."""
-        poll = select.poll()
-        poll.register(self._sock.fileno(), select.POLLIN)
-        return not poll.poll(0)
+    def is_mine(self) -> bool:
+        """False in a process forked since: the socket is the parent's, and so is what comes in on it."""
+        return self._pid == os.getpid()
+
+    def is_quiet(self) -> bool:
+        """Whether an idle connection is good for a request: not closed, and nothing has come that was not asked for."""
+        try:
+            self._sock.settimeout(0)
+            try:
+                self._sock.recv(1)  # also what TLS has read and not yet handed out
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return not self._buffered()
+            finally:
+                self._sock.settimeout(self._read_s)
+        except (OSError, ValueError):
+            pass
+        return False
 
     def close(self) -> None:
         """Close it, whatever is under way."""
-        with contextlib.suppress(OSError):
-            self._sock.close()
+        for what in (self._raw, self._sock):
+            with contextlib.suppress(OSError):
+                what.close()
+
+    def _buffered(self) -> bool:
+        try:
+            return bool(self._incoming.peek(1))
+        except ssl.SSLWantReadError:
+            return False
+
+    def _final(self, method: str) -> HTTPResponse:
+        """The reply itself, after those (103 Early Hints, 102 Processing) that only say that it will come."""
+        for _ in range(_INTERIM_REPLIES):
+            reply = HTTPResponse(self._incoming, method=method)
+            reply.begin()
+            if reply.status in BODILESS:
+                reply.chunked, reply.length = False, 0  # whatever is announced: http.client would wait for chunks
+            if reply.status >= 200 or reply.status == _SWITCHED:
+                return reply
+        raise BadReplyError(f"{_INTERIM_REPLIES} replies that another will follow")
+
+    def _has_said(self) -> bool:
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _head(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
         lines = [f"{method} {self._base}{target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
@@ -131,7 +186,7 @@ class Connection:
                 sent(start + len(block))
         except ConnectionError:
             # A server that refuses may say so and close before it has read the body: what it said is there to be read.
-            if self.is_open():
+            if not self._has_said():
                 raise
             self.spoilt = True
 

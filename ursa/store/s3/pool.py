@@ -12,8 +12,9 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from ursa.store.forked import begin_anew_in_child
 from ursa.store.protocol import Body, ignore
-from ursa.store.s3.connection import Connection, Route, refused_by
+from ursa.store.s3.connection import BODILESS, Connection, Route, refused_by
 from ursa.store.s3.failures import BadReplyError, NoAnswerError, StaleError
 from ursa.store.s3.proxies import proxy_for
 from ursa.store.s3.trust import find_trust
@@ -26,6 +27,8 @@ READ_S = 40.0
 # What a NAT on the way has forgotten by then swallows a request, and its time-out, without a word.
 _IDLE_S = 60.0
 _PROXY_REFUSES = 407
+# aws-chunked: what a client once said of its upload, which some servers tell of the object.
+_AS_IS = {"", "identity", "aws-chunked"}
 
 
 class Reply:
@@ -73,11 +76,16 @@ class Reply:
         if connection is None:
             return
         whole = self._raw.isclosed() and not self._left and not self._raw.will_close and not connection.spoilt
+        if self.status < 200 or (self.status in BODILESS and self._announces_body()):
+            whole = False
         self._raw.close()
         if whole:
             self._pool.keep(connection)
         else:
             connection.close()
+
+    def _announces_body(self) -> bool:
+        return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
 
     def _count(self, count: int) -> None:
         if self._left is not None:
@@ -109,8 +117,8 @@ class Pool:
         self._ca_bundle = ca_bundle
         self._times_s = (connect_s, read_s)
         self._idle: deque[Connection] = deque()
-        self._pid = os.getpid()
         self._lock = threading.Lock()
+        begin_anew_in_child(self)
 
     @cached_property
     def route(self) -> Route:
@@ -151,6 +159,9 @@ class Pool:
 
     def keep(self, connection: Connection) -> None:
         """Take a connection back that is ready for another request."""
+        if not connection.is_mine():
+            connection.close()
+            return
         connection.idle_since = time.time()
         with self._lock:
             self._idle.append(connection)
@@ -165,6 +176,13 @@ class Pool:
     def __del__(self) -> None:
         self.close()
 
+    def after_fork(self) -> None:
+        """In a child: what is idle is the parent's, and a thread that held the lock is not here to release it."""
+        self._lock = threading.Lock()
+        idle, self._idle = self._idle, deque()
+        for connection in idle:
+            connection.close()
+
     def _exchanged(self, connection: Connection, counted: Callable[[], object], *request: Any) -> Reply:
         try:
             counted()
@@ -178,6 +196,12 @@ class Pool:
         if reply.status == _PROXY_REFUSES and self.route.proxy and self.route.scheme == "http":
             reply.close()
             raise refused_by(self.route.proxy, reply.status, "")
+        encoding = reply.headers.get("content-encoding", "").lower()
+        if request[0] != "HEAD" and not {part.strip() for part in encoding.split(",")} <= _AS_IS:
+            reply.close()
+            raise BadReplyError(
+                f"a reply compressed on the way, which was not asked for: Content-Encoding {encoding:.40}"
+            )
         return reply
 
     def _kept(self) -> Connection | None:
@@ -187,9 +211,8 @@ class Pool:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-                mine = self._pid == os.getpid()
             # By the wall clock, which goes on while a laptop sleeps.
-            if mine and abs(time.time() - connection.idle_since) <= _IDLE_S and connection.is_open():
+            fresh = abs(time.time() - connection.idle_since) <= _IDLE_S
+            if connection.is_mine() and fresh and connection.is_quiet():
                 return connection
             connection.close()
-            self._pid = os.getpid()

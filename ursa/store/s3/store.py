@@ -18,6 +18,7 @@ from ursa.errors import CredentialsError
 from ursa.policies import Evidence
 from ursa.store.conduct import Conduct, KnownConduct
 from ursa.store.counting import RequestCounter
+from ursa.store.forked import begin_anew_in_child
 from ursa.store.protocol import (
     SHA256_KEY,
     Body,
@@ -75,6 +76,10 @@ class S3Store:
         self._pool = pool or Pool(location.endpoint_url, location.ca_bundle)
         self._client: Client | None = None
         self._conduct = conduct
+        self._lock = threading.Lock()
+        begin_anew_in_child(self)
+
+    def after_fork(self) -> None:
         self._lock = threading.Lock()
 
     @property
