@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -30,8 +30,13 @@ from ursa.catalog.replica.directory import CacheUse, cache_use, clear
 from ursa.catalog.rows import FileRow, ModalityRow, ParticipantRow, RecordingRow
 from ursa.catalog.standings import Standings
 from ursa.catalog.where import by_rec_id
-from ursa.config import Role
+from ursa.config import Role, load_config
+from ursa.config.build import build
+from ursa.config.merge import drafts
+from ursa.config.yaml_file import parse, read_text
+from ursa.disk.cache import FilesCache
 from ursa.errors import (
+    ConfigError,
     InvalidRecordingError,
     ManifestError,
     ManifestNotFoundError,
@@ -81,6 +86,49 @@ _VERIFIED_AT_ONCE = 1_000
 _LISTED_EARLY = 8
 
 _log = logging.getLogger("ursa")
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """This machine's caches. ``directory``: the profile's ``cache_dir``; None is the user's cache directory."""
+
+    directory: Path | None
+
+    @classmethod
+    def of(cls, profile: str, config_path: Path | None = None) -> Self:
+        """Those of a profile, of which nothing else is asked: it may lack its buckets.
+
+        Raises:
+            ConfigError: no such profile, or its ``cache_dir`` or the config file is wrong.
+        """
+        config = load_config(config_path)
+        try:
+            return cls(config.profile(profile).cache_dir)
+        except ConfigError:
+            if profile not in config.profile_names():
+                raise
+        text = read_text(config.path, required=True) if config.path else None
+        declared = parse(text, config.path) if config.path and text else {}
+        draft = drafts(declared, config.path)[profile]
+        given = draft.get("cache_dir")
+        settings = {"root": os.sep} | ({"cache_dir": given} if given is not None else {})
+        return cls(build(replace(draft, kind="local", settings=settings)).cache_dir)
+
+    def use(self) -> CacheUse:
+        """Where they are, and what they hold."""
+        return cache_use(self.directory)
+
+    def clear(self, *, files: bool = False) -> int:
+        """As ``DataInterface.clear_cache``."""
+        return clear(self.directory) + (_forget(FilesCache.open(self.directory)) if files else 0)
+
+
+def _forget(cache: FilesCache) -> int:
+    """Empty it; returns how many bytes it had. Another process may take its files away meanwhile."""
+    for _ in range(3):
+        with contextlib.suppress(FileNotFoundError):
+            return cache.clear()
+    return 0
 
 
 class DataInterface(Access):
@@ -648,7 +696,7 @@ class DataInterface(Access):
 
     def cache(self) -> CacheUse:
         """Where this machine's caches are, and what they hold."""
-        return cache_use(self.profile.cache_dir)
+        return Caches(self.profile.cache_dir).use()
 
     def clear_cache(self, *, files: bool = False) -> int:
         """Remove this machine's copies of catalogs that no process has open; returns how many bytes that were.
@@ -656,7 +704,7 @@ class DataInterface(Access):
         Args:
             files: also forget which files were read and which objects were measured.
         """
-        return clear(self.profile.cache_dir) + (self._files.clear() if files else 0)
+        return Caches(self.profile.cache_dir).clear() + (_forget(self._files) if files else 0)
 
     @property
     def catalog_as_of(self) -> datetime | None:

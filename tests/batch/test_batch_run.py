@@ -244,6 +244,10 @@ def alone(
     [
         (KeyError("x"), UnexpectedError),
         (OSError(5, "Input/output error"), InvalidRecordingError),
+        (PermissionError(13, "Permission denied", str(DIRS[3] / "camera")), InvalidRecordingError),
+        (PermissionError(13, "Permission denied", str(DIRS[2] / "camera")), StorageError),
+        (OSError(28, "No space left on device", "/home/ada/.cache/ursa/catalog/x"), StorageError),
+        (OSError(28, "No space left on device"), StorageError),
         (RecursionError(), InvalidRecordingError),
         (StorageError("down"), StorageError),
     ],
@@ -296,6 +300,20 @@ def test_a_server_that_answers_others_meanwhile_is_tried_on() -> None:
     batch = alone(ingest, jobs=2)
     assert [outcome.status for outcome in batch] == ["fail"] + ["ok"] * 7
     assert batch.ended_by is None
+
+
+def test_a_disk_that_has_no_place_for_the_catalog_ends_the_run() -> None:
+    """It is no fault of a recording, and told once."""
+
+    class Full(Unknown):
+        def begin(self, at: int) -> int:
+            raise OSError(28, "No space left on device", "/home/ada/.cache/ursa/catalog/x")
+
+    batch = alone(lambda *_: None, standings=lambda names: Full(unopened, names))
+    assert {outcome.reason for outcome in batch} == {"not tried: the catalog can't be read"}
+    assert isinstance(batch.ended_by, StorageError)
+    assert batch.ended_by.message == "/home/ada/.cache/ursa/catalog/x: No space left on device"
+    assert "`ursa cache path`" in str(batch.ended_by.hint)
 
 
 def test_a_catalog_that_can_not_be_read_ends_the_run_with_a_line_for_each() -> None:

@@ -30,9 +30,8 @@ from ursa.errors import (
 )
 from ursa.manifest import check_rec_id, shown
 from ursa.policies import Existing, OnFailure
-from ursa.recording import os_error_in_words
 from ursa.register.results import IngestPlan
-from ursa.register.several import Outcome, registered
+from ursa.register.several import Outcome, os_error_of, registered
 from ursa.telling import of_callback
 
 NO_MANIFEST = "no manifest (run reconstruct first)"
@@ -174,6 +173,8 @@ class BatchRun:
                 return until
             except UrsaError as error:
                 self._end_by(error)
+            except OSError as error:
+                self._end_by(os_error_of(error, None))
         return len(self.found.rec_dirs)
 
     def _group(self, pool: ThreadPoolExecutor, group: Sequence[Path]) -> Iterator[Outcome]:
@@ -356,9 +357,9 @@ def _as_ursa(error: Exception, rec_dir: Path) -> UrsaError:
     """Any error as one that says what is wrong with this recording, and keeps the others going."""
     if isinstance(error, UrsaError):
         return error
-    where = shown(str(rec_dir), 400)
     if isinstance(error, OSError):
-        return InvalidRecordingError(f"{where}: {os_error_in_words(error)}", path=str(rec_dir))
+        return os_error_of(error, rec_dir)
+    where = shown(str(rec_dir), 400)
     if isinstance(error, RecursionError):
         return InvalidRecordingError(f"{where}: directories nested too deep", path=str(rec_dir))
     return unexpected(error, where)

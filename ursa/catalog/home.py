@@ -49,13 +49,17 @@ class CatalogHome:
 
     @cached_property
     def _directories(self) -> dict[str, ReplicaDirectory]:
-        remove_unused(self.cache)
+        if not self.offline:  # what is old is all that there is
+            remove_unused(self.cache)
         return {}
 
     def directory(self, prefix: str) -> ReplicaDirectory:
-        """Where this machine keeps the catalog under ``prefix``."""
+        """Where this machine keeps the catalog under ``prefix``. Raises ``StorageError`` where it can't anywhere."""
         if prefix not in self._directories:
-            self._directories[prefix] = ReplicaDirectory(self.cache, self.place, self.assets_prefix + prefix)
+            tables = [kind.name for kind in KINDS]
+            self._directories[prefix] = ReplicaDirectory(
+                self.cache, self.place, self.assets_prefix + prefix, tables, reading=self.offline
+            )
         return self._directories[prefix]
 
     @property
@@ -68,8 +72,10 @@ class CatalogHome:
         return Remembered(self.cache, self.place, self.assets_prefix + POINTER_NAME)
 
     def remember(self, pointer: Pointer) -> None:
-        """Note what is live, for the next command and for one that is offline. Best effort."""
+        """Note what is live, for the next command and for one that is offline, and that it is in use. Best effort."""
         self._remembered.note(pointer.prefix)
+        for directory in list(self._directories.values()):
+            directory.touch()
 
     @property
     def as_of(self) -> datetime | None:

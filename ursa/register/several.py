@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ursa.errors import InvalidRecordingError, RecordingExistsError, UrsaError, unexpected
+from ursa.errors import InvalidRecordingError, RecordingExistsError, StorageError, UrsaError, unexpected
 from ursa.manifest import shown
 from ursa.policies import Existing
+from ursa.recording import os_error_in_words
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.telling import of_callback
 
 Status = Literal["ok", "have", "skip", "fail"]
+
+# What no reading fails with.
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,27 @@ def _waits(manifests: Sequence[str]) -> str:
     )
 
 
+def os_error_of(error: OSError, rec_dir: Path | None) -> UrsaError:
+    """What the system refused, as an error of the recording where it is of a file in it, or of a reading that names none;
+    else of that file, which is this machine's: the cache's, say. ``rec_dir``: None where no recording was read.
+    """
+    named = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
+    if rec_dir is not None and (_is_in(named, rec_dir) if named else error.errno not in _OF_WRITING):
+        return InvalidRecordingError(f"{shown(str(rec_dir), 400)}: {os_error_in_words(error)}", path=str(rec_dir))
+    words = shown(error.strerror or type(error).__name__)
+    return StorageError(
+        f"{shown(named, 400)}: {words}" if named else f"this machine can't write: {words}",
+        hint="Nothing is wrong with the recording. Make room, or give access, there, and run the same command again; `ursa"
+        " cache path` tells where this machine keeps its copies of the catalog.",
+    )
+
+
+def _is_in(named: str, directory: Path) -> bool:
+    """By its name, or by where links lead."""
+    ways = (os.path.abspath, os.path.realpath)
+    return any(Path(way(named)).is_relative_to(way(directory)) for way in ways)
+
+
 def ingest_several(
     ingest_one: Callable[[Path], IngestResult],
     rec_dirs: Iterable[Path],
@@ -74,8 +101,7 @@ def ingest_several(
         except UrsaError as error:
             return Outcome(rec_dir, rec_id, "fail", error=error)
         except OSError as error:
-            words = f"{rec_dir}: {error.strerror or error}"
-            return Outcome(rec_dir, rec_id, "fail", error=InvalidRecordingError(words, path=str(rec_dir)))
+            return Outcome(rec_dir, rec_id, "fail", error=os_error_of(error, rec_dir))
         except Exception as error:
             if of_callback(error):
                 raise

@@ -29,7 +29,10 @@ def path(session: Session) -> None:
     Exit status:
       0  printed    2  usage or configuration
     """
-    found = session.data().cache()
+    from ursa.interface import Caches
+
+    session.start_log_file()
+    found = Caches.of(session.profile, session.config).use()
     session.out.record("cache", path=found.path, catalog_bytes=found.catalog_bytes, files_bytes=found.files_bytes)
     session.out.line(str(found.path) if found.path else "no cache directory: each command makes a temporary one")
     session.out.line(f"  copies of catalogs   {size(found.catalog_bytes)}")
@@ -57,6 +60,9 @@ def clear(
     Exit status:
       0  removed, also when there was nothing    2  usage or configuration
     """
-    removed = session.data().clear_cache(files=files)
+    from ursa.interface import Caches
+
+    session.start_log_file()
+    removed = Caches.of(session.profile, session.config).clear(files=files)
     session.out.record("cache", removed_bytes=removed)
     session.out.line(f"removed {size(removed)}")

@@ -1,8 +1,9 @@
 """Where this machine keeps its replicas: below the cache directory, or in a temporary one where nothing can be kept.
 
 ``<cache>/catalog/<key>/<table>/<table id>/`` is a table; ``<key>`` stands for server, bucket and prefix. A table's
-directory is never emptied and filled anew: two processes would see two tables in one. It has a lock file beside it,
-held shared while it is open and alone while files are taken away.
+directory is never emptied and filled anew: two processes would see two tables in one. It has a lock file beside it, and
+the catalog has ``place``: both are held shared while they are open. Who removes a catalog holds all of them alone, and
+renames it away first: nobody opens what is half removed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 import weakref
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from ursa.disk.place import user_directory
+from ursa.errors import StorageError
 
 BUDGET_BYTES = 1 << 30
 """Data files that no live version names are kept up to so many bytes, by last use."""
@@ -32,34 +35,97 @@ _UNUSED_DAYS = 30
 _ASIDE_DAYS = 90
 _SCRATCH_HOURS = 24
 _SCRATCH = ".scratch-"
+_NEW = ".new-"
+_REMOVED = ".removed-"
 _ASIDE = ".old"
+_LOCK = ".lock"
+_PLACE = "place"
+_ROOM_BYTES = 1 << 16
+"""What can't take up so much is full."""
+_TRIES = 20
+_EFFECTIVE = os.access in os.supports_effective_ids
 _DAY_S = 86400.0
 # What deltalake takes for something else in a path: an escape, a pattern, another separator.
 _UNSAFE = re.compile(r"[%\\\[\]{}?*\x00-\x1f\x7f]|[\ud800-\udfff]")
-# What link(2) answers on file systems that have no hard links, or none between these two places.
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 class ReplicaDirectory:
     """The replicas of one catalog's tables. ``path`` is a temporary directory where ``temporary``.
 
     Args:
-        cache: the cache directory; None is the user's. Where nothing can be written to it, or it knows no locks, the
-            replica is a temporary one, gone with this process.
+        cache: the cache directory; None is the user's. Where it, or what is in it of this catalog, can't be written,
+            linked or copied, locked or read, the replica is a temporary one, gone with this process.
         place: server and bucket, or the directory of a ``local`` profile.
         prefix: the catalog's, in the bucket.
+        tables: their names.
+        reading: nothing will be written; a disk that is full or read-only serves as well.
+
+    Raises:
+        StorageError: there is no place for a temporary one either.
     """
 
-    def __init__(self, cache: Path | None, place: str, prefix: str) -> None:
+    def __init__(
+        self, cache: Path | None, place: str, prefix: str, tables: Collection[str] = (), *, reading: bool = False
+    ) -> None:
         self.temporary = False
-        name = hashlib.sha256(f"{place}\0{prefix}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-        kept = base_directory(cache)
-        made = _usable(kept / name, f"{place} {prefix}") if kept and not _UNSAFE.search(str(kept)) else None
-        if made is None:
-            self.temporary = True
+        self._held = _Held()
+        weakref.finalize(self, self._held.release)
+        base, why = base_directory(cache), "this account has no cache directory"
+        if base is not None:
+            name = hashlib.sha256(f"{place}\0{prefix}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+            self.path = base / name
+            try:
+                if found := _UNSAFE.search(str(base)):
+                    why = f"{base}: its name has {found[0]!r} in it"
+                else:
+                    self._open(f"{place} {prefix}", () if reading else tables)
+                    return
+            except OSError as error:
+                self._held.release()
+                why = _in_words(error, self.path)
+        self.temporary = True
+        self.path = self._made_temporary(tables, why)
+
+    def _open(self, about: str, tables: Collection[str]) -> None:
+        """Make the directory, or take the one that is there. Raises ``OSError``."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = self._held.take(self.path / _PLACE)
+                break
+            except FileNotFoundError:
+                if not tries_left:  # else it was removed in between
+                    raise
+        if os.fstat(descriptor).st_size == 0:
+            os.write(descriptor, f"{about}\n".encode("utf-8", "surrogateescape"))
+        for name in tables:
+            (self.path / name).mkdir(mode=0o700, exist_ok=True)
+            _refuse_unusable(self.path / name)
+        self.touch()
+
+    def _made_temporary(self, tables: Collection[str], why: str) -> Path:
+        made = None
+        try:
             made = Path(tempfile.mkdtemp(prefix="ursa-catalog-"))
             weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
-        self.path = made
+            for name in tables:
+                (made / name).mkdir(mode=0o700)
+                _refuse_unusable(made / name)
+            return made
+        except OSError as error:
+            raise StorageError(
+                f"there is no place for a copy of the catalog: {why}; and for a temporary one:"
+                f" {_in_words(error, made or Path('TMPDIR'))}",
+                hint="Make room, or give access, in one of them, or set cache_dir in the profile; `ursa cache path` tells"
+                " which the cache directory is.",
+                operation="open",
+            ) from error
+
+    def touch(self) -> None:
+        """Note that it is in use. Best effort."""
+        if not self.temporary:
+            with contextlib.suppress(OSError):
+                os.utime(self.path / _PLACE)
 
     def table(self, name: str) -> TableDirectory:
         """Where the replica of a table is."""
@@ -104,7 +170,8 @@ class TableDirectory:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only disk, say: who writes to it is told
+            self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._held = _Held()
         weakref.finalize(self, self._held.release)
 
@@ -151,18 +218,9 @@ class TableDirectory:
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def alone(self, directory: Path) -> Iterator[bool]:
+    def alone(self, directory: Path) -> contextlib.AbstractContextManager[bool]:
         """Whether no other process has this table open; for as long as this lasts, none opens it."""
-        with contextlib.suppress(OSError), self._lock_of(directory).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
-            return
-        yield False
+        return _alone(self._lock_of(directory))
 
     def tidy(self, live: Collection[str]) -> None:
         """Once a day: remove what dead processes left and what was set aside long ago, and of the data files that are not
@@ -185,26 +243,70 @@ class TableDirectory:
                 aside = path.name.endswith(_ASIDE) and age_s > _ASIDE_DAYS * _DAY_S
                 if scratch or aside:
                     shutil.rmtree(path, ignore_errors=True)
+        for path in self.base.rglob(f"{_NEW}*"):
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > _SCRATCH_HOURS * 3600:
+                    path.unlink()
 
     def _lock_of(self, directory: Path) -> Path:
-        return self.base / f"{directory.name}.lock"
+        return self.base / f"{directory.name}{_LOCK}"
 
 
 class _Held:
-    """A shared lock on one file at a time."""
+    """A lock on one file at a time."""
 
     def __init__(self) -> None:
         self._descriptor: int | None = None
 
-    def take(self, path: Path) -> None:
+    def take(self, path: Path, how: int = fcntl.LOCK_SH) -> int:
+        """Returns the file's descriptor, which is open while the lock is held. Raises ``OSError``."""
         self.release()
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        while True:
+            descriptor = _opened(path)
+            try:
+                fcntl.flock(descriptor, how)
+                # Whoever had it alone may have removed it: then another file has the name, or none.
+                if _is_at(descriptor, path):
+                    self._descriptor = descriptor
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
 
     def release(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # Another user's, or a disk that is read-only: most systems lock what is open for reading.
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        raise
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether nobody has this lock; for as long as this lasts, nobody gets it."""
+    held, taken = _Held(), False
+    with contextlib.suppress(OSError):
+        held.take(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = True
+    try:
+        yield taken
+    finally:
+        held.release()
 
 
 def _keep_within(directory: Path, live: Collection[str]) -> None:
@@ -247,20 +349,20 @@ def filling(path: Path) -> Iterator[IO[bytes]]:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a file that is whole its final name; one that has it already stays."""
+    """Give a file that is whole its final name, in the same directory; one that has it already stays."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        temporary.replace(path)
+    except OSError:
+        # There are no links here, or not to this file; whatever else it is, it keeps us from renaming as well.
+        if not path.exists():
+            temporary.replace(path)
 
 
 def names_in(directory: Path) -> list[str]:
-    """The names in a directory."""
-    return [path.name for path in directory.iterdir()]
+    """The names in a directory, without those of files that are being written."""
+    return [path.name for path in directory.iterdir() if not path.name.startswith(_NEW)]
 
 
 def link(source: Path, target: Path) -> None:
@@ -270,18 +372,21 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except FileExistsError:
         return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
+    except OSError:
         place_file(target, source.read_bytes())
 
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
+    """An ``OSError`` of writing names ``path``: the system names no file of a descriptor."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=_NEW, dir=path.parent)
     try:
         yield Path(name), descriptor
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):
             Path(name).unlink()
@@ -297,31 +402,76 @@ def _write_whole(path: Path, data: bytes) -> None:
         temporary.replace(path)
 
 
-def _usable(directory: Path, about: str) -> Path | None:
-    """The directory, made where it is not there; None where nothing can be written, linked or locked there."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (directory / "place").open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            if file.seek(0, os.SEEK_END) == 0:
-                file.write(f"{about}\n".encode("utf-8", "surrogateescape"))
-        os.utime(directory / "place")
-        return directory
-    except OSError:
-        return None
+def _refuse_unusable(table: Path) -> None:
+    """Raises ``OSError`` where a table's directory, or what is in it, can't be written, linked or copied, locked or read."""
+    with _temporary(table / "room") as (made, descriptor):
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(bytes(_ROOM_BYTES))
+        with _temporary(table / "room") as (second, other):
+            os.close(other)
+            second.unlink()
+            link(made, second)
+    for above, directories, files in os.walk(table, onerror=_refuse):
+        # What is private to another process, or set aside, is no part of the table.
+        directories[:] = [name for name in directories if not name.startswith(".") and not name.endswith(_ASIDE)]
+        _refuse_no_access(Path(above), os.R_OK | os.W_OK | os.X_OK)
+        for name in files:
+            if name.endswith(_LOCK):
+                os.close(_opened(Path(above, name)))
+            elif not name.startswith(_NEW):
+                _refuse_no_access(Path(above, name), os.R_OK)
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # another process has removed it
+        raise error
+
+
+def _refuse_no_access(path: Path, mode: int) -> None:
+    if not os.access(path, mode, effective_ids=_EFFECTIVE) and os.path.lexists(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def _in_words(error: OSError, path: Path) -> str:
+    return f"{error.filename or path}: {error.strerror or type(error).__name__}"
 
 
 def remove_unused(cache: Path | None, now: float | None = None) -> None:
-    """Remove replicas that no command has used for 30 days. Best effort."""
-    base = base_directory(cache)
-    if base is None:
-        return
+    """Remove replicas that no command has used for 30 days, and that no process has open. Best effort."""
+    since = (now or time.time()) - _UNUSED_DAYS * _DAY_S
+    for directory in _catalogs(cache):
+        with contextlib.suppress(OSError):
+            if (directory / _PLACE).stat().st_mtime < since:
+                _remove(directory, since)
+
+
+def _catalogs(cache: Path | None) -> list[Path]:
+    """The directories of catalogs, and none that is being removed; of those that were left, nothing stays."""
+    base, found = base_directory(cache), []
     with contextlib.suppress(OSError):
-        for directory in base.iterdir():
-            with contextlib.suppress(OSError):
-                used = (directory / "place").stat().st_mtime
-                if (now or time.time()) - used > _UNUSED_DAYS * _DAY_S:
-                    shutil.rmtree(directory, ignore_errors=True)
+        for path in sorted(base.iterdir()) if base else ():
+            if path.name.startswith(_REMOVED):
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_dir():
+                found.append(path)
+    return found
+
+
+def _remove(catalog: Path, since: float | None = None) -> int:
+    """Remove a catalog that no process has open, nor has used ``since``; returns how many bytes that were."""
+    aside = catalog.with_name(f"{_REMOVED}{secrets.token_hex(8)}")
+    with contextlib.suppress(OSError), contextlib.ExitStack() as locks:
+        if not locks.enter_context(_alone(catalog / _PLACE)):
+            return 0
+        if since is not None and (catalog / _PLACE).stat().st_mtime >= since:
+            return 0
+        # An older ursa holds a table's lock alone.
+        if not all(locks.enter_context(_alone(lock)) for lock in catalog.glob(f"*/*{_LOCK}")):
+            return 0
+        catalog.rename(aside)
+    before = _bytes(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    return before - _bytes(aside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,23 +488,24 @@ def cache_use(cache: Path | None) -> CacheUse:
     directory = cache or user_directory()
     if directory is None:
         return CacheUse(None)
-    files = sum(path.stat().st_size for path in directory.glob("files-*") if path.is_file())
+    files = 0
+    with contextlib.suppress(OSError):
+        files = sum(_size(path) for path in directory.iterdir() if path.match("files-*"))
     return CacheUse(directory, _bytes(directory / "catalog"), files)
 
 
 def clear(cache: Path | None) -> int:
     """Remove the replicas that no process has open; returns how many bytes that were."""
-    base = base_directory(cache)
-    if base is None or not base.is_dir():
-        return 0
-    before = _bytes(base)
-    for catalog in [path for path in base.iterdir() if path.is_dir()]:
-        tables = [TableDirectory(path) for path in catalog.iterdir() if path.is_dir()]
-        with contextlib.ExitStack() as locks:
-            if all(locks.enter_context(table.alone(table.current)) for table in tables if table.current):
-                shutil.rmtree(catalog, ignore_errors=True)
-    return before - _bytes(base)
+    return sum(_remove(catalog) for catalog in _catalogs(cache))
 
 
 def _bytes(directory: Path) -> int:
-    return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())
+    """What is in a directory, of which other processes may remove files meanwhile."""
+    return sum(_size(Path(above, name)) for above, _, files in os.walk(directory) for name in files)
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return 0
