@@ -197,7 +197,9 @@ class Pool:
             reply.close()
             raise refused_by(self.route.proxy, reply.status, "")
         encoding = reply.headers.get("content-encoding", "").lower()
-        if request[0] != "HEAD" and not {part.strip() for part in encoding.split(",")} <= _AS_IS:
+        # An object may have been stored under such a name, as it is: then its length is known, and here it comes in chunks.
+        chunked = "content-length" not in reply.headers
+        if request[0] != "HEAD" and chunked and not {part.strip() for part in encoding.split(",")} <= _AS_IS:
             reply.close()
             raise BadReplyError(
                 f"a reply compressed on the way, which was not asked for: Content-Encoding {encoding:.40}"
