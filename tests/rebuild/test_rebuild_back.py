@@ -240,7 +240,7 @@ def test_a_history_that_is_too_short(here: Lab) -> None:
         plain(here, number)
     log = here.assets / "catalog" / "v2" / "recordings" / "_delta_log"
     with here.open() as data:
-        data._catalog.recordings.delta.create_checkpoint()
+        data._catalog.recordings.put_checkpoint()
     for entry in sorted(log.glob("*.json"))[:-1]:
         entry.unlink()
     with pytest.raises(StorageError, match=r"can't tell what was registered since catalog/v2 was put in place"):
