@@ -119,7 +119,8 @@ class OpenTable(Generic[Row]):
 
     def follow(self, look: Look) -> bool:
         """See what a look has found; returns whether it was anything. Raises ``StorageError``, ``CatalogDamagedError``."""
-        changed = self.replica.follow(look)
+        with words(self.uri, "keep a copy of"):
+            changed = self.replica.follow(look)
         self.reopen()
         return changed
 
@@ -214,7 +215,8 @@ class OpenTable(Generic[Row]):
     def _fetch(self, views: Mapping[str, View], where: Mapping[str, Where]) -> None:
         for name, view in views.items():
             try:
-                view.need(where.get(name, EVERYTHING))
+                with words(self.uri, "keep a copy of"):
+                    view.need(where.get(name, EVERYTHING))
             except NotFoundError as error:
                 self._refuse_lacking(view, error)
 
