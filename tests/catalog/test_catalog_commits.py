@@ -137,6 +137,29 @@ def test_a_commit_in_between_makes_us_decide_again(tmp_path: Path) -> None:
     assert [row.rec_id for row in ours.list_recordings()] == [rec_id(1), rec_id(2), rec_id(9)]
 
 
+def test_a_loser_decides_by_what_came_while_it_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a writer that commits all the time, who waits and then goes by what it saw before loses again and again."""
+    ours, theirs = Place(tmp_path).catalog(), Place(tmp_path).catalog()
+    decisions: list[int] = []
+    others = iter(range(100, 200))
+
+    def meanwhile(_seconds: float) -> None:
+        monkeypatch.setattr("ursa.catalog.tables.time.sleep", lambda _: None)
+        add_recordings(theirs, [recording(next(others))])
+        monkeypatch.setattr("ursa.catalog.tables.time.sleep", meanwhile)
+
+    def decide() -> Change[Any]:
+        decisions.append(ours.recordings.version)
+        if len(decisions) < 3:
+            meanwhile(0)
+        return Change([recording(9, duration_s=float(len(decisions)))], None, "test")
+
+    monkeypatch.setattr("ursa.catalog.tables.time.sleep", meanwhile)
+    ours.recordings.compare_and_swap(decide)
+    assert len(decisions) == 3
+    assert rec_id(9) in {row.rec_id for row in theirs.list_recordings()}
+
+
 def test_what_decide_raises_ends_it(catalog: Catalog) -> None:
     def refuse() -> Change[Any]:
         raise LookupError

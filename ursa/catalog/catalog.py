@@ -396,7 +396,9 @@ class Catalog:
         wanted = {participant_id(name): name for name in names}
         version, known = self._known_participants
         if version != self.participants.version or not known.issuperset(wanted):
-            self.participants.compare_and_swap(lambda: self._missing_participants(wanted, operation_id))
+            # The same in each attempt: rows that are the same need only another place in the log after a lost race.
+            created_at = datetime.now(UTC)
+            self.participants.compare_and_swap(lambda: self._missing_participants(wanted, operation_id, created_at))
             now = self.participants.version
             self._known_participants = now, (known if now == version else frozenset()) | wanted.keys()
         return tuple(sorted(wanted))
@@ -405,10 +407,11 @@ class Catalog:
         """Look participants up again: rows that were there may be gone."""
         self._known_participants = (-1, frozenset())
 
-    def _missing_participants(self, wanted: Mapping[str, str], operation_id: str) -> Change[ParticipantRow] | None:
+    def _missing_participants(
+        self, wanted: Mapping[str, str], operation_id: str, created_at: datetime
+    ) -> Change[ParticipantRow] | None:
         there = {row.participant_id for row in self.participants.select(any_of("participant_id", wanted))}
-        now = datetime.now(UTC)
-        rows = [ParticipantRow(key, name, now) for key, name in wanted.items() if key not in there]
+        rows = [ParticipantRow(key, name, created_at) for key, name in wanted.items() if key not in there]
         return Change(rows, None, "register_participant", operation_id) if rows else None
 
     def _one(self, sql: Where, ref: str) -> RecordingRow:

@@ -49,6 +49,7 @@ _CONFIGURATION = {
 _GIVE_UP_AFTER_S = 120.0
 _log = logging.getLogger("ursa.catalog")
 _REBASES = 5
+_JITTER_S = 0.1
 _TURN_S = 0.3
 """A winner lets each of the other writers have a turn of up to so many seconds."""
 
@@ -184,7 +185,7 @@ class CatalogTable(OpenTable[Row]):
                         f"can't write {self.uri}: other writers were faster {tries} times in a row",
                         hint="Nothing of this was written. Run the same command again.",
                     )
-                time.sleep(random.uniform(0, min(0.02 * 2**tries, 0.2)))
+                self._catch_up(tries)
 
     def _attempt(
         self, change: Change[Row], op_id: str, number: int, last: _Try | None, scratches: contextlib.ExitStack
@@ -195,6 +196,14 @@ class CatalogTable(OpenTable[Row]):
             if again is not None:
                 return again
         return self._prepared(change, op_id, number, scratches)
+
+    def _catch_up(self, tries: int) -> None:
+        """After a lost race: at once where it was the first, with the commit that won; else after a moment, with all that
+        came meanwhile. Who decides by an older version loses again, to a writer that commits all the time.
+        """
+        if tries > 1:
+            time.sleep(random.uniform(0, min(self._took_s, _JITTER_S)))
+            self.refresh()
 
     def _give_way(self) -> None:
         """Who has just won waits for the others, who would lose to it again and again."""
