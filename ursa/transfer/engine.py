@@ -150,11 +150,6 @@ class Stop(threading.Event):
         if self.is_set():
             raise KeyboardInterrupt
 
-    def forgive(self) -> None:
-        """Go on after an error that the caller has dealt with."""
-        self.error = None
-        self.clear()
-
     def fail(self, error: BaseException) -> None:
         """Stop because of ``error``."""
         with self._first:

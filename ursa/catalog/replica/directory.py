@@ -72,8 +72,7 @@ class ReplicaDirectory:
         weakref.finalize(self, self._held.release)
         base, why = base_directory(cache), "this account has no cache directory"
         if base is not None:
-            name = hashlib.sha256(f"{place}\0{prefix}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-            self.path = base / name
+            self.path = base / _name_for(place, prefix)
             try:
                 if found := _UNSAFE.search(str(base)):
                     why = f"{base}: its name has {found[0]!r} in it"
@@ -140,8 +139,7 @@ class Remembered:
 
     def __init__(self, cache: Path | None, place: str, key: str) -> None:
         base = base_directory(cache)
-        name = hashlib.sha256(f"{place}\0{key}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-        self._path = base / f"{name}.prefix" if base else None
+        self._path = base / f"{_name_for(place, key)}.prefix" if base else None
         self.prefix: str | None = None
         with contextlib.suppress(OSError, ValueError):
             self.prefix = self._path.read_text(encoding="ascii").strip() or None if self._path else None
@@ -321,6 +319,11 @@ def _keep_within(directory: Path, live: Collection[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def _name_for(place: str, key: str) -> str:
+    """A name in ASCII that stands for a key at a server, or in a directory."""
+    return hashlib.sha256(f"{place}\0{key}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
 def base_directory(cache: Path | None) -> Path | None:
     """Where replicas are kept; None where there is no place. ``cache``: the profile's; None is the user's."""
     directory = cache or user_directory()
@@ -329,23 +332,24 @@ def base_directory(cache: Path | None) -> Path | None:
 
 def place_file(path: Path, data: bytes) -> None:
     """Give bytes their final name, in one step; a file that is there already stays."""
-    with _temporary(path) as (temporary, descriptor):
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
+    with filling(path) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager
-def filling(path: Path) -> Iterator[IO[bytes]]:
-    """A file to be filled, which gets this name in one step when that has ended well."""
+def filling(path: Path, *, replacing: bool = False) -> Iterator[IO[bytes]]:
+    """A file to be filled, which gets this name in one step when that has ended well: a file that has it already stays,
+    or with ``replacing`` goes.
+    """
     with _temporary(path) as (temporary, descriptor):
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        publish(temporary, path)
+        if replacing:
+            temporary.replace(path)
+        else:
+            publish(temporary, path)
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -394,12 +398,8 @@ def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
 
 def _write_whole(path: Path, data: bytes) -> None:
     """Replace a small file in one step."""
-    with _temporary(path) as (temporary, descriptor):
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    with filling(path, replacing=True) as file:
+        file.write(data)
 
 
 def _refuse_unusable(table: Path) -> None:
