@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import re
+import socket
 import sys
 import unicodedata
 
@@ -55,3 +56,8 @@ def on_disk(path: str) -> str:
     if _UTF8_NAMES or path.isascii():
         return path
     return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+
+
+def host_in_key() -> str:
+    """This machine's name, as a part of an object's key: letters, digits and hyphens, 40 at most."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname()).strip("-")[:40] or "host"

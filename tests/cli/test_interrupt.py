@@ -162,6 +162,22 @@ def test_a_signal_while_reading_is_130_too(what: str, proxied: tuple[FaultProxy,
     assert "Traceback" not in err
 
 
+def test_killed_before_its_probe_is_deleted(
+    proxied: tuple[FaultProxy, Path], weed_buckets: Buckets, tmp_path: Path
+) -> None:
+    """The next run of this machine removes what the killed one asked the server with."""
+    proxy, config = proxied
+    rec_dir = make_recording(tmp_path, REC, {"eeg_a/a.edf": b"eeg"})
+    stalled = proxy.stall(lambda method, path, query: method == "DELETE" and weed_buckets.raw in path, 60, times=None)
+    with start_ursa("ingest", rec_dir, "--config", config) as process:
+        wait_for(lambda: stalled.hits >= 1)
+        process.kill()
+    assert any("probe" in key for key in objects(weed_buckets))
+    proxy.clear()
+    assert run_ursa("ingest", rec_dir, "--config", config).returncode == 0
+    assert objects(weed_buckets) == files_of(rec_dir)
+
+
 def _kill_and_look(words: list[str | Path], after_s: float, look: Callable[[], list[str]]) -> None:
     """Start an ingest, kill it after a while, and see that what is visible is whole."""
     with start_ursa(*words) as process:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,12 @@ from proxy import FaultProxy
 from servers import S3Server, rclone_sink
 from ursa.credentials import Credentials
 from ursa.errors import CredentialsError, StorageError
+from ursa.names import host_in_key
 from ursa.policies import Evidence
 from ursa.store import Store, TransientError, conduct
 from ursa.store.conduct import ASK_AGAIN_S, PROBE_DIR, Conduct, KnownConduct
 from ursa.store.counting import RequestCounter
-from ursa.store.protocol import Part
+from ursa.store.protocol import Page, Part
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.store.s3 import S3Location, S3Store
 
@@ -86,8 +91,40 @@ def test_four_puts_and_nothing_left(weed_buckets: Buckets, fault_proxy: Proxied)
     assert all(f"/recordings/{PROBE_DIR}" in entry.path for entry in asked)
     new = next(entry.path for entry in asked if entry.status == 200)
     assert [entry.path for entry in asked if entry.status != 400] == [new] * 3
+    # Beside the DELETE it looks for what killed runs have left.
     assert probes(proxy) == ["PUT"] * 4 + ["DELETE"]
     assert list(store.list("")) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "age_s", "stays"),
+    [
+        ("here", "dead", 0, False),
+        ("here", "alive", 0, True),
+        ("elsewhere", "dead", 0, True),
+        ("elsewhere", "dead", 25 * 3600, False),
+        ("here", "not a number", 0, True),
+    ],
+)
+def test_what_a_killed_probe_left_is_removed(
+    moto_buckets: Buckets, monkeypatch: pytest.MonkeyPatch, host: str, pid: str, age_s: float, stays: bool
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    number = {"dead": str(ended.pid), "alive": str(os.getppid())}.get(pid, "1x")
+    key = f"recordings/{PROBE_DIR}{host_in_key() if host == 'here' else 'elsewhere'}_{number}_0a1b-2"
+    store = store_at(moto_buckets)
+    moto_buckets.server.client().put_object(Bucket=moto_buckets.raw, Key=key, Body=b"ursa")
+    listed = S3Store.list_page
+
+    def later(self: S3Store, prefix: str, **how: Any) -> Page:
+        page = listed(self, prefix, **how)
+        assert page.now is not None
+        return replace(page, now=page.now + timedelta(seconds=age_s))
+
+    monkeypatch.setattr(S3Store, "list_page", later)
+    store.conduct()
+    assert [info.key for info in store.list("recordings/")] == ([key] if stays else [])
 
 
 def test_once_a_process_and_once_a_machine(
@@ -205,7 +242,7 @@ def test_a_server_that_ignores_conditions_is_not_written_to(
         assert f"{proxy.url} ignores conditions in the bucket {rclone_buckets.raw}" in str(raised.value)
         assert "(If-None-Match: *, If-Match)" in str(raised.value) and "R2 does" in (raised.value.hint or "")
         assert raised.value.exit_code == 1 and type(raised.value) is StorageError
-    assert [entry for entry in proxy.log if PROBE_DIR not in entry.path] == []
+    assert [entry for entry in proxy.log if PROBE_DIR not in entry.path + entry.query.get("prefix", "")] == []
     assert probes(proxy).count("PUT") >= 4  # rclone may answer 500 to one of two writes of a key
     assert list(store.list("")) == []
     assert [path for path in (tmp_path / "rclone" / "data").rglob("*") if path.is_file()] == []

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +20,7 @@ from ursa.config import Role
 from ursa.doctor.patient import Patient
 from ursa.doctor.results import Finding, fail, failed, ok, warn
 from ursa.errors import CredentialsError, UrsaError
+from ursa.names import host_in_key
 from ursa.store import NoSuchUploadError, NotFoundError, Part, PreconditionFailedError, Store
 
 PROBE_DIR = ".ursa-doctor/"
@@ -115,7 +114,7 @@ def _with_left(finding: Finding, trace: Trace) -> Finding:
 
 
 def _writes(store: Store, prefix: str, trace: Trace, *, parts: bool) -> None:
-    key = f"{prefix}{PROBE_DIR}{_host()}-{secrets.token_hex(6)}"
+    key = f"{prefix}{PROBE_DIR}{host_in_key()}-{secrets.token_hex(6)}"
     with _deleted(store, key, trace):
         first = _first(store, key, trace)
         rewrites = partial(_rewrites, store, key, first)
@@ -235,7 +234,3 @@ def _tidy(patient: Patient, name: Role) -> None:
     for directory in (root / at.bucket, root / ".ursa" / at.bucket / "metadata"):
         with contextlib.suppress(OSError):
             (directory / at.prefix / PROBE_DIR).rmdir()
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname()).strip("-")[:40] or "host"

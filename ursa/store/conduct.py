@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Protocol
 
 from ursa.beside import at_once
 from ursa.errors import StorageError, UrsaError
-from ursa.store.protocol import TransientError
+from ursa.names import host_in_key
+from ursa.store.abandoned import ABANDONED_S, is_alive
+from ursa.store.protocol import Page, TransientError
 
 PROBE_DIR = ".ursa-probe/"
 """Below a bucket's prefix: where the probe's objects are. No recording is called so."""
@@ -61,12 +65,16 @@ class Asked(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object."""
 
+    def list_page(self, prefix: str) -> Page:
+        """The first objects with this prefix, and the server's time."""
+
 
 class Probe:
     """The four PUTs. Where a ``TransientError`` stopped it, ``run`` goes on with the questions that are not answered."""
 
     def __init__(self, prefix: str) -> None:
-        self._base = f"{prefix}{PROBE_DIR}{secrets.token_hex(12)}"
+        self._directory = f"{prefix}{PROBE_DIR}"
+        self._base = f"{self._directory}{host_in_key()}_{os.getpid()}_{secrets.token_hex(8)}"
         self._tries = 0
         self._left: set[str] = set()  # keys that may be there
         self._answers: dict[str, int] = {}
@@ -122,11 +130,29 @@ class Probe:
         return f"{self._base}-{self._tries}"
 
     def tidy(self, server: Asked) -> None:
-        """Delete the objects, best effort."""
-        for key in sorted(self._left):
-            with contextlib.suppress(UrsaError):
-                server.delete(key)
+        """Delete the objects. Best effort."""
+        self._delete(server, sorted(self._left))
         self._left.clear()
+
+    def tidy_all(self, server: Asked) -> None:
+        """Delete the objects, and those of probes that were killed. Best effort."""
+        at_once(lambda: self.tidy(server), lambda: self._delete(server, self._abandoned(server)))
+
+    def _delete(self, server: Asked, keys: Iterable[str]) -> None:
+        with contextlib.suppress(UrsaError):
+            for key in keys:
+                server.delete(key)
+
+    def _abandoned(self, server: Asked) -> Iterator[str]:
+        """Objects of a process of this machine that is gone, and those of a day ago."""
+        page = server.list_page(self._directory)
+        for info in page.objects:
+            host, _, rest = info.key.removeprefix(self._directory).partition("_")
+            pid = rest.partition("_")[0]
+            dead = host == host_in_key() and pid.isdecimal() and not is_alive(int(pid))
+            age = page.now - info.modified_at if page.now and info.modified_at else timedelta(0)
+            if dead or age.total_seconds() > ABANDONED_S:
+                yield info.key
 
 
 @dataclass
@@ -193,9 +219,9 @@ class KnownConduct:
                 raise
             probe, process.probe = process.probe, None
             process.conduct, process.at = conduct, time.monotonic()
+        # Those who wait for the answer have it by now. Noted last: whoever is killed before asks, and tidies up, once more.
+        probe.tidy_all(server)
         self._note(conduct)
-        # Those who wait for the answer have it by now.
-        probe.tidy(server)
         return conduct
 
     def admit(self, server: Asked) -> Conduct:
