@@ -144,7 +144,12 @@ class Access:
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(transfers=self._transfers, bandwidth=self._bandwidth)
+        local = self.profile.kind == "local"
+        return Engine(
+            transfers=self._transfers,
+            bandwidth=self._bandwidth,
+            round_trip_s=lambda: 0.0 if local else self._connections.shortest_s,
+        )
 
     @cached_property
     def _credentials(self) -> CredentialsProvider:

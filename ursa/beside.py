@@ -22,7 +22,7 @@ _AHEAD = 8
 def begin(action: Callable[[], T]) -> Future[T]:
     """Begin it in a thread. An error is raised where the result is asked for, and nowhere if it never is."""
     future: Future[T] = Future()
-    threading.Thread(target=_run_into, args=(future, action), name="ursa-beside", daemon=True).start()
+    threading.Thread(target=run_into, args=(future, action), name="ursa-beside", daemon=True).start()
     return future
 
 
@@ -42,7 +42,7 @@ def at_once(*actions: Callable[[], Any]) -> tuple[Any, ...]:
     """
     others = [begin(action) for action in actions[1:]]
     first: Future[Any] = Future()
-    _run_into(first, actions[0])
+    run_into(first, actions[0])
     for future in others:
         future.exception()  # waits for it
     return tuple(future.result() for future in (first, *others))
@@ -89,7 +89,15 @@ def ahead(action: Callable[[T], R], items: Iterable[T], at_once: int = _AHEAD) -
     yield from begun
 
 
-def _run_into(future: Future[T], action: Callable[[], T]) -> None:
+def failed(error: BaseException) -> Future[Any]:
+    """A future that raises it."""
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def run_into(future: Future[T], action: Callable[[], T]) -> None:
+    """Run it in this thread; what it returns or raises is the future's."""
     try:
         future.set_result(action())
     except BaseException as error:  # noqa: BLE001  (raised where the result is asked for)

@@ -46,7 +46,7 @@ from ursa.errors import (
     UsageError,
 )
 from ursa.events import DownloadCallback, HashCallback, UploadCallback
-from ursa.parallel import RemoteCall, by_executor, cancelling, result_of, submit, unordered
+from ursa.parallel import RemoteCall, as_they_come, by_executor, cancelling, result_of, submit
 from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
@@ -1130,7 +1130,9 @@ class DataInterface(Access):
         def one(claim: Seen) -> list[str]:
             return unproven(self._raw_for(stop), self.profile.raw.prefix, claim, self._proofs)
 
-        return lambda claims: [path for paths in unordered(stop, one, claims) for path in paths]
+        return lambda claims: [
+            path for paths in as_they_come(stop, one, claims, self._engine.recordings_at_once) for path in paths
+        ]
 
     def compact_catalog(self, dry_run: bool = False) -> CompactResult:
         """Merge and sort the tables' files, remove what dead runs left, delete what is past 90 days by the server's clock.
@@ -1196,7 +1198,9 @@ class DataInterface(Access):
         from ursa.rebuild.derive import derive
 
         source = self._source(stop, self._home.author.by)
-        return lambda wanted: unordered(stop, lambda item: derive(source, *item), wanted)
+        return lambda wanted: as_they_come(
+            stop, lambda item: derive(source, *item), wanted, self._engine.recordings_at_once
+        )
 
     def _derive_by(self, executor: Executor) -> Deriver:
         call, by = self._remote("_derive_one"), self._home.author.by

@@ -1,15 +1,17 @@
-"""The same action over many items: in threads of this process, or in any executor's workers."""
+"""The one runner: the same action over many recordings, in threads of this process or in any executor's workers."""
 
 from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ursa.access import Access
+from ursa.beside import failed, run_into
 from ursa.config import Config
 from ursa.errors import StorageError, UrsaError
 from ursa.manifest import shown
@@ -18,8 +20,7 @@ from ursa.transfer.engine import Stop
 T = TypeVar("T")
 R = TypeVar("R")
 
-AT_ONCE = 8
-"""Recordings in flight in this process; their requests share the one pool."""
+_AHEAD = 2  # times as many results as are under way may wait for an earlier one
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,105 @@ def _opened(description: bytes) -> Access:
     return opened
 
 
-def unordered(stop: Stop, action: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Results as they come; the first error ends it, and sets ``stop`` for what is in flight."""
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ursa-recording") as pool:
+def in_order(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Iterator[R]:
+    """The results of ``action``, in the order of ``items``, a few of which are under way at once.
+
+    ``items`` are taken as their turn comes, in any thread, one at a time; results that wait for an earlier one are twice as
+    many as are under way, at most. The first error, in their order, ends it, and sets ``stop`` for what is in flight, as
+    does whoever takes no more results. Returns, however it ends, when nothing is in flight any more.
+
+    Args:
+        at_once: how many may be under way now.
+    """
+    return _Run(stop, action, items, at_once).results(ordered=True)
+
+
+def as_they_come(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Iterator[R]:
+    """As ``in_order``, each result as soon as it is there; the first error in time ends it."""
+    return _Run(stop, action, items, at_once).results(ordered=False)
+
+
+class _Run(Generic[T, R]):
+    """Threads are daemons: a server that hangs must not hold up a second Ctrl-C."""
+
+    def __init__(self, stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> None:
+        self._stop = stop
+        self._action = action
+        self._items = iter(items)
+        self._at_once = at_once
+        self._taken = 0  # items
+        self._all_taken = False
+        self._cut = False  # by ``stop``, before all were taken
+        self._told = 0  # results
+        self._working = 0  # threads
+        self._ended: dict[int, Future[R]] = {}
+        self._changed = threading.Condition()
+
+    def results(self, *, ordered: bool) -> Iterator[R]:
         try:
-            yield from _as_they_come([pool.submit(action, item) for item in items])
+            while (future := self._next(ordered)) is not None:
+                yield future.result()
+            if self._cut:
+                raise KeyboardInterrupt
         except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            self._stop.set()
             raise
+        finally:
+            with self._changed:
+                self._all_taken = True
+                self._changed.wait_for(lambda: not self._working)
+
+    def _next(self, ordered: bool) -> Future[R] | None:
+        """The result that is to be told now; None after the last one."""
+        with self._changed:
+            while True:
+                self._grow()
+                number = self._told if ordered else next(iter(self._ended), -1)
+                if number in self._ended:
+                    self._told += 1
+                    return self._ended.pop(number)
+                if self._all_taken and self._told == self._taken:
+                    return None
+                self._changed.wait()
+
+    def _grow(self) -> None:
+        while self._working < self._at_once() and (task := self._take()) is not None:
+            self._working += 1
+            threading.Thread(target=self._work, args=(task,), name="ursa-recording", daemon=True).start()
+
+    def _take(self) -> tuple[int, T] | None:
+        """The next item, where it may begin. Under the lock."""
+        if self._stop.is_set() and not self._all_taken:
+            self._all_taken = self._cut = True
+        if self._all_taken or self._taken - self._told >= _AHEAD * self._at_once():
+            return None
+        number = self._taken
+        try:
+            item = next(self._items)
+        except StopIteration:
+            self._all_taken = True
+            return None
+        except BaseException as error:  # noqa: BLE001  (raised where its result is asked for)
+            self._all_taken, self._taken = True, number + 1
+            self._ended[number] = failed(error)
+            return None
+        self._taken += 1
+        return number, item
+
+    def _work(self, task: tuple[int, T] | None) -> None:
+        while task is not None:
+            number, item = task
+            future: Future[R] = Future()
+            run_into(future, lambda item=item: self._action(item))  # type: ignore[misc]
+            with self._changed:
+                self._ended[number] = future
+                task = self._take() if self._working <= self._at_once() else None
+                self._working -= task is None
+                self._changed.notify_all()
 
 
 def by_executor(executor: Executor, call: Callable[..., R], items: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-    """As ``unordered``, in the executor's workers; ``call`` gets an item's members as its arguments."""
+    """As ``as_they_come``, in the executor's workers; ``call`` gets an item's members as its arguments."""
     yield from _as_they_come([submit(executor, call, *item) for item in items], result_of)
 
 

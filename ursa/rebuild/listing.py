@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from ursa.parallel import AT_ONCE
+from ursa.beside import each
 from ursa.store import ObjectInfo, Store
 
 _DAY = len("rec_20260520_")
@@ -25,9 +24,8 @@ def list_again(store: Store, raw_prefix: str, made: Mapping[str, str], stopped: 
     One LIST has room for the recordings of a day: far fewer requests than recordings.
     """
     found: dict[str, str] = {}
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for prints in pool.map(partial(_listed, store, raw_prefix, stopped), sorted({name[:_DAY] for name in made})):
-            found |= prints
+    for prints in each(partial(_listed, store, raw_prefix, stopped), sorted({name[:_DAY] for name in made})):
+        found |= prints
     nothing = listing_print(())
     return sorted(name for name, known in made.items() if known != found.get(name, nothing))
 

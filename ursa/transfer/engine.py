@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 FEWEST_TRANSFERS = 16
 MOST_TRANSFERS = 256
+_MOST_RECORDINGS = 64
 # What a small request costs this process in CPU time (measured: docs/performance.md). So many fit into a round trip.
 _REQUEST_CPU_S = 0.0005
 _NEWEST_WEIGHS = 0.1  # of the requests a second: one that stalled does not halve them
@@ -31,14 +32,25 @@ class Engine:
             trip seen so far, from 16 (a server next door) to 256 (one 130 ms away), and no more than are answered in a
             second.
         bandwidth: limit for bytes sent; none by default.
+        round_trip_s: the shortest round trip that the connections have seen so far, 0 where none.
     """
 
-    def __init__(self, *, transfers: int | None = None, bandwidth: BandwidthLimit | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        transfers: int | None = None,
+        bandwidth: BandwidthLimit | None = None,
+        round_trip_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.memory = MemoryBudget(_MEMORY_BYTES)
         self.bandwidth = bandwidth or BandwidthLimit()
-        self.window = Window(transfers)
+        self.window = Window(transfers, round_trip_s)
         self.link = Link()
         self._pool = ThreadPoolExecutor(transfers or MOST_TRANSFERS, thread_name_prefix="ursa-transfer")
+
+    def recordings_at_once(self) -> int:
+        """How many recordings may be under way now: as many as keep the link busy with a request each, up to 64."""
+        return min(_MOST_RECORDINGS, self.window.size)
 
     def submit(self, action: Callable[[], T]) -> Future[T]:
         """Run ``action`` in the pool."""
@@ -72,8 +84,9 @@ class Engine:
 class Window:
     """How many requests may be in flight: fixed, or following the shortest round trip, and the requests a second, so far."""
 
-    def __init__(self, fixed: int | None) -> None:
+    def __init__(self, fixed: int | None, round_trip_s: Callable[[], float] = lambda: 0.0) -> None:
         self._fixed = fixed
+        self._round_trip_s = round_trip_s
         self._in_flight = 0
         self._waiting = 0
         self._shortest_s = 0.0
@@ -85,7 +98,7 @@ class Window:
         """Requests that may be in flight now."""
         if self._fixed is not None:
             return self._fixed
-        wanted = min(MOST_TRANSFERS, round(self._shortest_s / _REQUEST_CPU_S))
+        wanted = min(MOST_TRANSFERS, round((self._round_trip_s() or self._shortest_s) / _REQUEST_CPU_S))
         # More than are answered in a second only wait on a slow link, and are what a kill costs.
         return max(FEWEST_TRANSFERS, min(wanted, round(self._per_s) or wanted))
 

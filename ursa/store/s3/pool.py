@@ -116,6 +116,8 @@ class Pool:
         self.url = url
         self._ca_bundle = ca_bundle
         self._times_s = (connect_s, read_s)
+        self.shortest_s = 0.0
+        """The shortest time from a request to its reply so far: the link's round trip, or more; 0: nobody has asked."""
         self._idle: deque[Connection] = deque()
         self._lock = threading.Lock()
         begin_anew_in_child(self)
@@ -186,7 +188,11 @@ class Pool:
     def _exchanged(self, connection: Connection, counted: Callable[[], object], *request: Any) -> Reply:
         try:
             counted()
+            began = time.monotonic()
             reply = Reply(self, connection, connection.exchange(*request))
+            took_s = time.monotonic() - began
+            if not self.shortest_s or took_s < self.shortest_s:
+                self.shortest_s = took_s
         except BaseException as error:
             connection.close()
             if isinstance(error, NoAnswerError):

@@ -1,0 +1,132 @@
+"""The one runner: order, how many are under way, what ends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ursa.parallel import as_they_come, in_order
+from ursa.transfer.engine import Stop
+
+
+class Action:
+    """Doubles; keeps what is under way, and the most that ever was. ``hold``: waits for this."""
+
+    def __init__(self, hold: threading.Event | None = None) -> None:
+        self.hold = hold
+        self.now = self.most = 0
+        self.begun: list[int] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int) -> int:
+        with self._lock:
+            self.begun.append(number)
+            self.now += 1
+            self.most = max(self.most, self.now)
+        if self.hold is not None:
+            self.hold.wait(30)
+        else:
+            time.sleep(0.001 * (number % 3))
+        with self._lock:
+            self.now -= 1
+        return 2 * number
+
+
+def test_results_come_in_order_and_not_more_than_so_many_are_under_way() -> None:
+    action = Action()
+    assert list(in_order(Stop(), action, range(100), lambda: 7)) == [2 * number for number in range(100)]
+    assert 1 < action.most <= 7
+    assert sorted(as_they_come(Stop(), Action(), range(100), lambda: 7)) == [2 * number for number in range(100)]
+    assert list(in_order(Stop(), action, [], lambda: 7)) == []
+
+
+def test_items_are_taken_as_their_turn_comes() -> None:
+    """However many there are, a few are in memory: twice as many as are under way, for one that waits."""
+    hold, taken = threading.Event(), []
+
+    def items() -> Iterator[int]:
+        for number in range(1_000_000):
+            taken.append(number)
+            yield number
+
+    first_waits = Action(hold)
+    results = in_order(Stop(), lambda number: first_waits(number) if number == 0 else number, items(), lambda: 4)
+    timer = threading.Timer(0.3, hold.set)
+    timer.start()
+    assert next(results) == 0
+    assert len(taken) <= 2 * 4 + 1
+    assert [next(results) for _ in range(20)] == list(range(1, 21))
+    results.close()
+    timer.join()
+    assert len(taken) < 60
+
+
+def test_the_first_error_in_their_order_ends_it() -> None:
+    stop, begun = Stop(), []
+
+    def action(number: int) -> int:
+        begun.append(number)
+        if number in (3, 5):
+            raise ValueError(number)
+        return number
+
+    results = in_order(stop, action, range(1000), lambda: 4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="3"):
+        next(results)
+    assert stop.is_set() and len(begun) < 20
+    with pytest.raises(ValueError, match=r"[35]"):
+        list(as_they_come(Stop(), action, range(1000), lambda: 1))
+
+
+def test_what_is_stopped_from_outside_is_no_end() -> None:
+    """Somebody who was told less than all of it must not believe that it was all."""
+    stop = Stop()
+
+    def action(number: int) -> int:
+        if number == 5:
+            stop.set()
+        return number
+
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        told.extend(in_order(stop, action, range(1000), lambda: 2))
+    assert len(told) < 20
+
+
+def test_items_that_can_not_be_taken() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise OSError("the disk is gone")
+
+    results = in_order(Stop(), lambda number: number, items(), lambda: 4)
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(OSError, match="gone"):
+        next(results)
+
+
+def test_nothing_is_in_flight_when_it_has_ended() -> None:
+    before = set(threading.enumerate())
+    hold = threading.Event()
+    action = Action(hold)
+    results = in_order(Stop(), lambda number: number if number == 0 else action(number), range(100), lambda: 4)
+    assert next(results) == 0
+    threading.Timer(0.1, hold.set).start()
+    results.close()
+    assert action.now == 0
+    assert {thread for thread in threading.enumerate() if thread.name == "ursa-recording"} <= before
+
+
+def test_a_width_that_grows_is_used() -> None:
+    width, action = [1], Action()
+
+    def counted(number: int) -> int:
+        width[0] = 8
+        return action(number)
+
+    assert list(in_order(Stop(), counted, range(64), lambda: width[0])) == [2 * number for number in range(64)]
+    assert action.most > 1
