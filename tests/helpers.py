@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from servers import find_executable
+from ursa.beside import IDLE
 
 HOSTNAME = "green-mantis"
 DURATION_S = 60.0
@@ -162,3 +164,8 @@ def start_ursa(
         text=True,
         encoding="utf-8",
     )
+
+
+def working() -> set[threading.Thread]:
+    """The threads of this process, but for those that are kept and have nothing to do."""
+    return {thread for thread in threading.enumerate() if thread.name != IDLE}

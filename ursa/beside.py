@@ -5,6 +5,7 @@ In threads that don't keep the process from ending: a server that hangs must not
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +18,46 @@ R = TypeVar("R")
 
 _AT_ONCE = 32
 _AHEAD = 8
+_MOST_IDLE = 64
+IDLE = "ursa-idle"
+"""The name of a thread that has nothing to do."""
+
+
+class _Worker:
+    """A thread that does one thing after the other: starting one anew takes as long as ten of the things it does here."""
+
+    def __init__(self) -> None:
+        self._given: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def give(self, work: Callable[[], object]) -> None:
+        """Have it done next. It raises nothing."""
+        self._given.put(work)
+
+    def _work(self) -> None:
+        while True:
+            work: Callable[[], object] | None = self._given.get()
+            assert work is not None
+            self._thread.name = "ursa-beside"
+            work()
+            self._thread.name, work = IDLE, None
+            if len(_IDLE) >= _MOST_IDLE:
+                return
+            _IDLE.append(self)
+
+
+_IDLE: deque[_Worker] = deque()
 
 
 def begin(action: Callable[[], T]) -> Future[T]:
     """Begin it in a thread. An error is raised where the result is asked for, and nowhere if it never is."""
     future: Future[T] = Future()
-    threading.Thread(target=run_into, args=(future, action), name="ursa-beside", daemon=True).start()
+    try:
+        worker = _IDLE.pop()
+    except IndexError:
+        worker = _Worker()
+    worker.give(lambda: run_into(future, action))
     return future
 
 
@@ -102,3 +137,7 @@ def run_into(future: Future[T], action: Callable[[], T]) -> None:
         future.set_result(action())
     except BaseException as error:  # noqa: BLE001  (raised where the result is asked for)
         future.set_exception(error)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_IDLE.clear)  # its threads are the parent's

@@ -345,6 +345,7 @@ class DataInterface(Access):
         trust_mtime: bool = False,
         not_unfinished: Iterable[str] = (),
         jobs: int | None = None,
+        dry_run: bool = False,
         progress: UploadCallback | None = None,
     ) -> BatchRun:
         """Path A for several directories; iterate over the result for an ``Outcome`` each, in their order. One failure never
@@ -355,12 +356,14 @@ class DataInterface(Access):
             existing: ``error`` or ``skip`` recordings that are registered with the same files, or ``overwrite``.
             jobs: recordings under way at most; None: as many as keep the link busy. ``progress`` is called from several
                 threads.
+            dry_run: plan each recording (``Outcome.plan``) and write nothing; needs no ``enable_writes``.
 
         Raises:
             WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
         """
-        self._require("raw_rw", "ingest")
-        self._require("assets_rw", "ingest")
+        if not dry_run:
+            self._require("raw_rw", "ingest")
+            self._require("assets_rw", "ingest")
         policy = choice(Existing, existing, "existing")
         choices = Options(
             overwrite or policy is Existing.OVERWRITE, replace_objects, trust_size, trust_mtime, tuple(not_unfinished)
@@ -369,6 +372,7 @@ class DataInterface(Access):
         options = BatchOptions(
             _jobs(jobs),
             policy,
+            dry_run=dry_run,
             temporary_cache=self._files.temporary,
             trust_mtime=trust_mtime,
             skip_without_manifest=False,

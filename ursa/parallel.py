@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from ursa.access import Access
-from ursa.beside import failed, run_into
+from ursa.beside import begin, failed, run_into
 from ursa.config import Config
 from ursa.errors import StorageError, UrsaError
 from ursa.manifest import shown
@@ -90,8 +91,6 @@ def as_they_come(
 
 
 class _Run(Generic[T, R]):
-    """Threads are daemons: a server that hangs must not hold up a second Ctrl-C."""
-
     def __init__(
         self,
         stop: Switch,
@@ -143,7 +142,7 @@ class _Run(Generic[T, R]):
     def _grow(self) -> None:
         while self._working < self._at_once() and (task := self._take()) is not None:
             self._working += 1
-            threading.Thread(target=self._work, args=(task,), name="ursa-recording", daemon=True).start()
+            begin(partial(self._work, task))
 
     def _take(self) -> tuple[int, T] | None:
         """The next item, where it may begin. Under the lock."""

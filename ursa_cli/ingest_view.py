@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ursa import DataInterface, IngestPlan, IngestResult, Outcome, UploadProgress
     from ursa.errors import InterruptedRunError
     from ursa.policies import Evidence, Existing
-    from ursa_cli.progress import Bars
 
 _SHOWN = 10
 
@@ -45,7 +45,8 @@ def outcomes(
     jobs: int | None,
     choices: dict[str, Any],
 ) -> None:
-    """Ingest and print a result each; raises ``typer.Exit`` with the first failure's code."""
+    """Ingest, or plan, and print a result each; raises ``typer.Exit`` with the first failure's code."""
+    done = "can be ingested" if choices["dry_run"] else "registered"
     counts = {"ok": 0, "have": 0, "fail": 0}
     session.out.totals = counts
     code = 0
@@ -57,22 +58,30 @@ def outcomes(
             in_flight[event.rec_id] = event
             bars.upload(event)
 
+        def take(outcome: Outcome) -> int:
+            counts[outcome.status] = counts.get(outcome.status, 0) + outcome.reached
+            in_flight.pop(outcome.rec_id, None)
+            bars.finished(outcome.rec_id)
+            with bars.print_above():
+                tell(session, outcome, alone=len(rec_dirs) == 1)
+            return outcome.error.exit_code if outcome.status == "fail" and outcome.error else 0
+
+        run = data.ingest_dirs(
+            rec_dirs, participant=participant, existing=existing, jobs=jobs, progress=follow, **choices
+        )
         try:
-            for outcome in data.ingest_dirs(
-                rec_dirs, participant=participant, existing=existing, jobs=jobs, progress=follow, **choices
-            ):
-                counts[outcome.status] = counts.get(outcome.status, 0) + 1
-                in_flight.pop(outcome.rec_id, None)
-                bars.finished(outcome.rec_id)
-                with bars.print_above():
-                    tell(session, outcome, alone=len(rec_dirs) == 1)
-                if outcome.status == "fail" and outcome.error is not None:
-                    code = code or outcome.error.exit_code
+            with closing(run.__iter__()) as found:
+                for outcome in found:
+                    status = take(outcome)
+                    code = code or status
         except KeyboardInterrupt:
+            # What had ended by then, and waited for its turn: some of it is registered.
+            for outcome in run.untold():
+                take(outcome)
             session.out.totals = {**counts, "not_reached": len(rec_dirs) - sum(counts.values())}
-            _count(session, counts, len(rec_dirs))
+            _count(session, counts, len(rec_dirs), done)
             raise interrupted(in_flight) from None
-    finish(session, counts, code, len(rec_dirs))
+    finish(session, counts, code, len(rec_dirs), done)
 
 
 def finish(session: Session, counts: Mapping[str, int], code: int, total: int, done: str = "registered") -> None:
@@ -113,41 +122,12 @@ def interrupted(in_flight: Mapping[str, UploadProgress]) -> InterruptedRunError:
     )
 
 
-def plans(session: Session, rec_dirs: list[Path], participant: str | None, choices: dict[str, Any]) -> None:
-    """Print what an ingest would do; raises ``typer.Exit`` with the first refusal's code."""
-    data = session.data()
-    counts = {"ok": 0, "fail": 0}
-    session.out.totals = counts
-    code = 0
-    with session.bars() as bars:
-        for rec_dir in rec_dirs:
-            try:
-                plan = _planned(data, rec_dir, participant, bars, choices)
-            except UrsaError as error:
-                counts["fail"] += 1
-                code = code or error.exit_code
-                with bars.print_above():
-                    failed(session, rec_dir.absolute().name, error, alone=len(rec_dirs) == 1)
-            else:
-                counts["ok"] += 1
-                with bars.print_above():
-                    _plan(session, plan)
-    finish(session, counts, code, len(rec_dirs), "can be ingested")
-
-
-def _planned(
-    data: DataInterface, rec_dir: Path, participant: str | None, bars: Bars, choices: dict[str, Any]
-) -> IngestPlan:
-    from ursa.recording import read_participant
-
-    name = read_participant(rec_dir) if participant is None else participant
-    return data.plan_ingest(rec_dir / "manifest.json", rec_dir, name, progress=bars.upload, **choices)
-
-
 def tell(session: Session, outcome: Outcome, *, alone: bool) -> None:
     """The lines of one recording. ``alone``: it is the only one that was asked for."""
     if outcome.result is not None:
         _result(session, outcome.result)
+    elif outcome.plan is not None:
+        _plan(session, outcome.plan)
     elif outcome.status == "have":
         session.out.outcome(f"HAVE {outcome.rec_id}: already registered{outcome.told}")
         session.out.record("recording", rec_id=outcome.rec_id, status="have", told=outcome.told.strip(" ;,"))

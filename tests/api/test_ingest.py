@@ -17,7 +17,7 @@ import pytest
 from api_tools import FILES, MIB, PREFIX, REC, ingest, objects, on_disk, open_uploads, put, sha256, writer
 
 from conftest import Buckets, MakeConfig
-from helpers import make_recording
+from helpers import make_recording, working
 from ursa import (
     ChecksumMismatchError,
     DataInterface,
@@ -179,7 +179,7 @@ def test_a_raising_callback_stops_cleanly(
 ) -> None:
     rec_dir = make_recording(tmp_path, REC, LARGE, participant="Aria Lin")
     config = s3_config(weed_buckets)
-    threads = set(threading.enumerate())
+    threads = working()
     with writer(config) as data:
 
         def callback(event: UploadProgress) -> None:
@@ -197,7 +197,7 @@ def test_a_raising_callback_stops_cleanly(
         assert objects(weed_buckets) == on_disk(rec_dir)
         # What the first run had begun and not yet sent anything of may stay: nobody's uploads are aborted.
         assert len(open_uploads(weed_buckets)) <= 1
-    assert set(threading.enumerate()) <= threads
+    assert working() <= threads
 
 
 @pytest.mark.parametrize("stated", [None, FILES["eeg_a/seg_001.edf"], b"another"], ids=["nothing", "right", "wrong"])

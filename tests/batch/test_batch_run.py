@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.standings import Standings
 from ursa.disk.cache import FilesCache
 from ursa.errors import CredentialsError, StorageError, UnexpectedError
+from ursa.register.gathering import Gathering
 from ursa.store.local import LocalStore
 
 
@@ -221,6 +224,29 @@ class Unknown(Standings):
     now = of
 
 
+@dataclass
+class Sent:
+    """Sent, by a verb that returns this."""
+
+    result_of_it: Any
+    wanted: Any = None
+
+    def result(self, _registered: object) -> Any:
+        return self.result_of_it
+
+
+class AtOnce(Gathering):
+    """Registers nothing, and at once."""
+
+    def __init__(self) -> None:
+        super().__init__(unopened, lambda: pytest.fail("nothing is to be committed"))
+
+    def register(self, _wanted: object) -> Any:
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+
 def alone(
     ingest: Callable[..., Any],
     stop: Callable[[], object] = lambda: None,
@@ -235,7 +261,10 @@ def alone(
     def listed(stopped: Callable[[], object]) -> Listed:
         return Listed(LocalStore(Path.home(), "raw"), "recordings/", stopped, ranges=False)
 
-    verbs = Verbs(ingest, lambda *_: None, standings, survey, listed, stop, lambda: None, lambda: None)
+    def send(*of: Any) -> Any:
+        return Sent(ingest(*of))
+
+    verbs = Verbs(send, lambda *_: None, standings, survey, listed, AtOnce, lambda: 8, stop)
     return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
 
 
@@ -332,9 +361,9 @@ def test_time_that_is_over_stops_who_has_not_heard_of_it() -> None:
     """A recording that is about to begin as the time ends misses ``stop``, and must see it in its slot."""
     over = threading.Event()
 
-    def ingest(_rec_dir: Path, _standing: object, slot: Any, *_look: object) -> Any:
+    def ingest(_rec_dir: Path, _standing: object, check: Any, *_look: object) -> Any:
         assert over.wait(10)
-        slot.check()
+        check()
         raise AssertionError("it went on")
 
     outcomes = list(alone(ingest, over.set, jobs=2, max_duration_s=0.05))

@@ -13,6 +13,7 @@ from fetching import BIG, RANGE, failing_at, fetch, files_below, streamed, wante
 from tap import Tap, noise, s3_store, sha256
 
 from conftest import Buckets
+from helpers import working
 from ursa.errors import ChecksumMismatchError, ConflictError, MissingFilesError, StorageError
 from ursa.store.local import LocalStore
 from ursa.transfer.download import Fetched
@@ -382,7 +383,7 @@ def test_stopped_in_the_middle_of_a_large_file(store: LocalStore, dest: Path) ->
 
 
 def test_a_raising_callback_stops_the_rest(store: LocalStore, dest: Path) -> None:
-    before = set(threading.enumerate())
+    before = working()
     items = [wanted(store, dest, f"{number:03}", b"1234") for number in range(100)]
 
     def refuse(_fetched: Fetched) -> None:
@@ -390,7 +391,7 @@ def test_a_raising_callback_stops_the_rest(store: LocalStore, dest: Path) -> Non
 
     with pytest.raises(LookupError):
         fetch(store, items, on_done=refuse)
-    assert set(threading.enumerate()) <= before
+    assert working() <= before
     assert all((dest / name).read_bytes() == b"1234" for name in files_below(dest) if not name.startswith("."))
 
 

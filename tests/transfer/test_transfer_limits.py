@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers import working
 from ursa.errors import UsageError
 from ursa.transfer.engine import FEWEST_TRANSFERS, MOST_TRANSFERS, Engine, Stop, Window
 from ursa.transfer.limits import BandwidthLimit, MemoryBudget, parse_rate, parse_timetable
@@ -282,10 +283,10 @@ def test_no_more_requests_than_are_answered_in_a_second() -> None:
 
 
 def test_an_engine_leaves_no_thread() -> None:
-    before = set(threading.enumerate())
+    before = working()
     with Engine(transfers=3) as engine:
         assert [engine.submit(lambda: 1).result() for _ in range(10)] == [1] * 10
-    assert set(threading.enumerate()) <= before
+    assert working() <= before
 
 
 def test_stop_keeps_the_first_error() -> None:

@@ -33,6 +33,7 @@ from tap import (
 )
 
 from conftest import Buckets
+from helpers import working
 from proxy import FaultProxy
 from servers import S3Server
 from ursa.errors import FileChangedError, ObjectConflictError, StorageError
@@ -379,7 +380,7 @@ def test_what_arrives_damaged_is_noticed(store: Store, big: SourceFile) -> None:
 
 
 def test_a_raising_callback_stops_cleanly(store: Store, tmp_path: Path, big: SourceFile) -> None:
-    before = set(threading.enumerate())
+    before = working()
     items = [item(make_file(tmp_path / f"{number:03}", b"1")) for number in range(200)]
     items.append(item(big))
 
@@ -388,7 +389,7 @@ def test_a_raising_callback_stops_cleanly(store: Store, tmp_path: Path, big: Sou
 
     with pytest.raises(LookupError, match="the callback's own"):
         send(store, items, on_event=refuse)
-    assert set(threading.enumerate()) <= before
+    assert working() <= before
     there = {info.key for info in store.list("")}
     assert len(there) < len(items)
     assert {info.key for info in store.list("")} == there

@@ -197,7 +197,9 @@ class BatchRun:
 
     def _task(self, rec_dir: Path, name: str, twin: Future[Outcome] | None) -> _Task:
         if self._is_stopped():
-            return _Task(rec_dir, twin=twin)
+            # What ended it before anything was tried is an error of the first, where each was asked for by its name.
+            first = not self.options.skip_without_manifest and not self._pending and not sum(self.counts.values())
+            return _Task(rec_dir, twin=twin, error=self.ended_by if first else None)
         try:
             return _Task(rec_dir, self._standings.of(name), twin)
         except (UrsaError, OSError) as error:
@@ -256,7 +258,7 @@ class BatchRun:
         if twin is not None and not twin.done():
             self._gathering.hurry()
         again = twin is not None and twin.result().status != "have"
-        if self._why_stopped is not None:
+        if self._why_stopped is not None and task.error is None:
             return Outcome(rec_dir, _rec_id(rec_dir), "skip", reason=self._why_stopped, reached=False)
         return self._ended(rec_dir, began, lambda: self._tried(task, again=again))
 

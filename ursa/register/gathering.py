@@ -30,8 +30,8 @@ _MOST_FILES: Final = 20_000
 
 
 class Gathering:
-    """One for a run. Its commits happen in a thread of its own, one after the other, and what they owe to later readers
-    of the catalog between them. Use it as a context manager: at the end all is committed that was given.
+    """One for a run. Its commits happen in a thread of its own, one after the other; what they owe to later readers of the
+    catalog between them, or at the end. Use it as a context manager: at the end all is committed that was given.
 
     Args:
         committer: asked for once there is something to commit, as the catalog is.
@@ -104,6 +104,7 @@ class Gathering:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.result()
+            self._catalog().upkeep()  # of the last ones, which are told by now
 
     def _add(self, entry: Entry, files: int) -> Future[Registered]:
         with self._changed:
@@ -121,7 +122,8 @@ class Gathering:
             for entry in group:
                 entry.tell()
             self._ended = self._clock()
-            self._catalog().upkeep()
+            if not self._all_are_here():
+                self._catalog().upkeep()
 
     def _due(self) -> list[Entry]:
         """Wait for the next group; an empty one is the end."""
@@ -133,8 +135,7 @@ class Gathering:
             return group
 
     def _wait_s(self) -> float:
-        all_are_here = self._all_begun_at is not None and not self._under_way
-        if self._closed or (self._waiting and (self._hurried or all_are_here)):
+        if self._closed or (self._waiting and (self._hurried or self._all_are_here())):
             return 0
         if not self._waiting:
             return float("inf")
@@ -144,3 +145,6 @@ class Gathering:
         if self._all_begun_at is not None:
             due = max(due, self._all_begun_at + _LAST_S)
         return due - self._clock()
+
+    def _all_are_here(self) -> bool:
+        return self._all_begun_at is not None and not self._under_way

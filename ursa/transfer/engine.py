@@ -18,6 +18,10 @@ T = TypeVar("T")
 FEWEST_TRANSFERS = 16
 MOST_TRANSFERS = 256
 _MOST_RECORDINGS = 64
+# Large files under way, of all recordings: a network disk seeks between them. More where they are short: the requests that
+# begin and end each of them take as long as sending it.
+_FEWEST_LARGE = 4
+_MOST_LARGE_BYTES = 256 * MIB
 # What a small request costs this process in CPU time (measured: docs/performance.md). So many fit into a round trip.
 _REQUEST_CPU_S = 0.0005
 _NEWEST_WEIGHS = 0.1  # of the requests a second: one that stalled does not halve them
@@ -46,6 +50,7 @@ class Engine:
         self.bandwidth = bandwidth or BandwidthLimit()
         self.window = Window(transfers, round_trip_s)
         self.link = Link()
+        self.large = LargeFiles()
         self._pool = ThreadPoolExecutor(transfers or MOST_TRANSFERS, thread_name_prefix="ursa-transfer")
 
     def recordings_at_once(self) -> int:
@@ -148,6 +153,32 @@ class Window:
         if not self._shortest_s or took < self._shortest_s:
             with self._changed:
                 self._shortest_s = min(self._shortest_s or took, took)
+
+
+class LargeFiles:
+    """Which of the files that go in parts are under way: four, or as many as have 256 MiB together."""
+
+    def __init__(self) -> None:
+        self._count = self._bytes = 0
+        self._changed = threading.Condition()
+
+    def enter(self, size_bytes: int, stopped: threading.Event) -> bool:
+        """Wait for this one's turn; False where ``stopped`` came first."""
+        with self._changed:
+            while self._count >= _FEWEST_LARGE and self._bytes + size_bytes > _MOST_LARGE_BYTES:
+                if stopped.is_set():
+                    return False
+                self._changed.wait(0.2)
+            self._count += 1
+            self._bytes += size_bytes
+        return True
+
+    def leave(self, size_bytes: int) -> None:
+        """It has been sent, or won't be."""
+        with self._changed:
+            self._count -= 1
+            self._bytes -= size_bytes
+            self._changed.notify_all()
 
 
 class Stop(threading.Event):

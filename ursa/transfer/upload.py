@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
+from ursa.beside import begin
 from ursa.store import OpenUpload, PreconditionFailedError, Store
 from ursa.store.protocol import SHA256_KEY
 from ursa.transfer.digest import Digest, changed_in_secret, hashed_again, opened, read_file
@@ -20,7 +22,7 @@ from ursa.transfer.lane import Lane
 from ursa.transfer.large_files import LargeFile, Sending
 from ursa.transfer.parts import SINGLE_PUT_BYTES
 
-_LARGE_FILES_AT_ONCE: Final = 2  # reading ahead in more files than this makes a network disk seek
+_LARGE_FILES_AT_ONCE: Final = 4  # of one recording; of all of them as ``LargeFiles`` has it
 _IN_FLIGHT_GRACE_S: Final = 75.0  # a little over the read timeout of a request
 # Woken for each file of a crowd, the thread that tells of them costs as much as sending them: it lets a few gather.
 _CROWD: Final = 16
@@ -71,8 +73,7 @@ class _Run:
                     time.sleep(_GATHER_S)
         except BaseException:
             stop.set()
-            for lane in lanes:
-                lane.join(_IN_FLIGHT_GRACE_S)
+            wait(lanes, _IN_FLIGHT_GRACE_S)
             raise
         if stop.error is not None:
             raise stop.error
@@ -80,7 +81,7 @@ class _Run:
             raise KeyboardInterrupt
         return [results[item.key] for item in items]
 
-    def _start_lanes(self, items: Sequence[UploadItem]) -> list[threading.Thread]:
+    def _start_lanes(self, items: Sequence[UploadItem]) -> list[Future[None]]:
         """Feeders beside the pool: what waits for memory must not hold a thread that would free some."""
         large: queue.SimpleQueue[UploadItem] = queue.SimpleQueue()
         small = [item for item in items if item.file.size_bytes <= SINGLE_PUT_BYTES]
@@ -90,12 +91,9 @@ class _Run:
         small_lane = Lane(self._sending.engine, self._sending.stop, small, self._send_small)
         feeders = [small_lane.run] if small else []
         feeders += [lambda: self._send_large(large)] * min(_LARGE_FILES_AT_ONCE, len(items) - len(small))
-        lanes = [threading.Thread(target=self._guarded, args=(feeder,), daemon=True) for feeder in feeders]
-        for lane in lanes:
-            lane.start()
-        return lanes
+        return [begin(partial(self._guarded, feeder)) for feeder in feeders]
 
-    def _events_until_done(self, lanes: Sequence[threading.Thread]) -> Iterator[UploadEvent]:
+    def _events_until_done(self, lanes: Sequence[Future[None]]) -> Iterator[UploadEvent]:
         running = len(lanes)
         while running:
             event = self._sending.events.get()
@@ -143,7 +141,13 @@ class _Run:
                 item = items.get_nowait()
             except queue.Empty:
                 return
-            sent = LargeFile(self._sending, item, self._open_uploads.get(item.key, ())).send()
+            turns = self._sending.engine.large
+            if not turns.enter(item.size_bytes, self._sending.stop):
+                return
+            try:
+                sent = LargeFile(self._sending, item, self._open_uploads.get(item.key, ())).send()
+            finally:
+                turns.leave(item.size_bytes)
             if sent is not None:
                 self._sending.events.put(Finished(*sent))
 

@@ -38,7 +38,9 @@ def ingest(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."),
+        typer.Option(
+            "--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."
+        ),
     ] = None,
     transfers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Requests in flight; follows the link otherwise.")
@@ -75,9 +77,8 @@ def ingest(
         "trust_size": trust_size,
         "trust_mtime": trust_mtime,
         "not_unfinished": not_unfinished or [],
+        "dry_run": dry_run,
     }
-    if dry_run:
-        ingest_view.plans(session, rec_dirs, participant, choices)
-    else:
-        data = session.data(writes=("assets_rw", "raw_rw"), transfers=transfers, bandwidth=bwlimit)
-        ingest_view.outcomes(session, data, rec_dirs, participant, existing, jobs, choices)
+    writes = () if dry_run else ("assets_rw", "raw_rw")
+    data = session.data(writes=writes, transfers=transfers, bandwidth=bwlimit)
+    ingest_view.outcomes(session, data, rec_dirs, participant, existing, jobs, choices)
