@@ -19,6 +19,7 @@ from ursa.transfer.landing import Landing
 from ursa.transfer.lane import Lane
 from ursa.transfer.large_files import LargeFile, Sending
 from ursa.transfer.parts import SINGLE_PUT_BYTES
+from ursa.transfer.trace import Stage
 
 _LARGE_FILES_AT_ONCE: Final = 2  # reading ahead in more files than this makes a network disk seek
 _IN_FLIGHT_GRACE_S: Final = 75.0  # a little over the read timeout of a request
@@ -116,12 +117,13 @@ class _Run:
         self._sending.events.put(Finished(self._put(item), item.size_bytes))
 
     def _put(self, item: UploadItem) -> Uploaded:
-        data, digest = _content(item)
-        check_stated(item, digest.sha256)
         engine, landing = self._sending.engine, self._sending.landing
+        with engine.trace.stage(Stage.HASH):
+            data, digest = _content(item)
+        check_stated(item, digest.sha256)
         engine.bandwidth.wait(len(data), self._sending.stop)
         try:
-            with engine.window.timed():
+            with engine.trace.sending(len(data)), engine.window.timed():
                 put = self._sending.store.put(
                     item.key,
                     data,

@@ -25,7 +25,9 @@ def batch(
     ],
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."),
+        typer.Option(
+            "--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."
+        ),
     ] = None,
     existing: Annotated[
         Existing, typer.Option(help="What to do with recordings that are registered with the same files.")

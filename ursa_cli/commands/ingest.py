@@ -38,7 +38,9 @@ def ingest(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."),
+        typer.Option(
+            "--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."
+        ),
     ] = None,
     transfers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Requests in flight; follows the link otherwise.")
