@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from typing import Final
 
 MOST_BUCKETS: Final = 600
@@ -101,7 +102,7 @@ class Trace:
             return LinkUse(
                 now - self._began,
                 self._bucket_s,
-                tuple(map(round, self._sent)),
+                tuple(_whole(self._sent)),
                 tuple(round(seconds, 3) for seconds in self._idle),
                 dict(self._idle_s),
             )
@@ -172,6 +173,14 @@ class Trace:
         if missing > 0:
             self._sent += [0.0] * missing
             self._idle += [0.0] * missing
+
+
+def _whole(amounts: Iterable[float]) -> Iterator[int]:
+    """As whole numbers that add up to the same."""
+    told = 0
+    for total in accumulate(amounts):
+        yield round(total) - told
+        told = round(total)
 
 
 class _Staged(AbstractContextManager[None]):
