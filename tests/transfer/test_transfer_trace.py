@@ -96,6 +96,24 @@ def test_a_run_begins_anew_with_what_is_still_on_its_way() -> None:
     assert (told.seconds, told.idle_share, told.bytes_sent) == (5, 0, 100)
 
 
+def test_what_comes_after_the_end_is_not_the_runs() -> None:
+    clock = Clock()
+    trace = Trace(monotonic=clock)
+    clock.pass_(2)
+    with trace.sending(100):
+        clock.pass_(2)
+        trace.end()
+    with trace.sending(100), trace.stage(Stage.HASH):
+        clock.pass_(5)
+    clock.pass_(5)
+    told = trace.told()
+    assert (told.seconds, told.idle_s, told.bytes_sent) == (4, {Stage.OTHER: 2}, 0)
+    trace.begin()
+    with trace.sending(100):
+        clock.pass_(1)
+    assert (trace.told().seconds, trace.told().bytes_sent) == (1, 100)
+
+
 def test_nothing_of_a_run_that_has_not_begun() -> None:
     told = Trace(monotonic=Clock()).told()
     assert (told.seconds, told.idle_share, told.mostly, told.bytes_sent) == (0, 0, None, 0)

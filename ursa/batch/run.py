@@ -146,6 +146,7 @@ class BatchRun:
                     self._count(outcome)
                     yield outcome
         finally:
+            self.verbs.trace.end()
             self._survey.stop()
             self._listed.close()
             if timer:

@@ -81,23 +81,31 @@ class Trace:
         """A run begins; what was before is forgotten."""
         with self._lock:
             self._began = self._idle_until = self._now()
+            self._ended: float | None = None
             self._bucket_s = _FIRST_BUCKET_S
             self._sent: list[float] = [0.0]
             self._idle: list[float] = [0.0]
             self._idle_s: dict[Stage, float] = {}
+
+    def end(self) -> None:
+        """The run has ended: what comes now is not its."""
+        with self._lock:
+            now = self._now()
+            self._note_idle(now)
+            self._ended = now
 
     def stage(self, stage: Stage) -> AbstractContextManager[None]:
         """While a thread is doing this."""
         return self._stages[stage]
 
     def sending(self, size_bytes: int) -> AbstractContextManager[None]:
-        """While a request with so many bytes is on its way. One that fails has sent none."""
+        """While a request with so many bytes is on its way, or held back by a limit. One that fails has sent none."""
         return _Sending(self, size_bytes)
 
     def told(self) -> LinkUse:
         """How it was used so far."""
         with self._lock:
-            now = self._now()
+            now = self._now() if self._ended is None else self._ended
             self._note_idle(now)
             return LinkUse(
                 now - self._began,
@@ -137,13 +145,13 @@ class Trace:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle_until = max(self._idle_until, now)
-            if size_bytes:
+            if size_bytes and self._ended is None:
                 self._spread(self._sent, departed, now, size_bytes)
 
     def _note_idle(self, now: float) -> None:
         """Nothing was on its way since the last time that this was noted."""
         since = self._idle_until
-        if self._in_flight or now <= since:
+        if self._in_flight or now <= since or self._ended is not None:
             return
         self._idle_until = now
         self._spread(self._idle, since, now, now - since)

@@ -121,17 +121,18 @@ class _Run:
         with engine.trace.stage(Stage.HASH):
             data, digest = _content(item)
         check_stated(item, digest.sha256)
-        engine.bandwidth.wait(len(data), self._sending.stop)
         try:
-            with engine.trace.sending(len(data)), engine.window.timed():
-                put = self._sending.store.put(
-                    item.key,
-                    data,
-                    sha256=digest.sha256,
-                    if_absent=item.replace_etag is None,
-                    if_match=item.replace_etag,
-                    metadata={SHA256_KEY: digest.sha256},
-                )
+            with engine.trace.sending(len(data)):
+                engine.bandwidth.wait(len(data), self._sending.stop)
+                with engine.window.timed():
+                    put = self._sending.store.put(
+                        item.key,
+                        data,
+                        sha256=digest.sha256,
+                        if_absent=item.replace_etag is None,
+                        if_match=item.replace_etag,
+                        metadata={SHA256_KEY: digest.sha256},
+                    )
         except PreconditionFailedError:
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
             return landing.settle(item, replace(digest, etags=frozenset({md5})))
