@@ -361,7 +361,7 @@ def rates(ran: Ran, wide_s: float = 0.5) -> list[tuple[float, float]]:
     sent = [(0.0, 0), *((at - ran.began_s, count) for at, count in ran.traffic.sent if at > ran.began_s)]
     found, (since, before) = [], sent[0]
     for at, count in sent[1:]:
-        if at - since >= wide_s:
+        if at - since >= wide_s or at == sent[-1][0]:
             found.append(((at + since) / 2, (count - before) / (at - since) / 1e6))
             since, before = at, count
     return found

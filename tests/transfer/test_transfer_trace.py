@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tap import BIG, comparing, item, make_file, send
 
+from ursa.store.local import LocalStore
+from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.trace import MOST_BUCKETS, Stage, Trace
+from ursa.transfer.upload import upload
 
 
 class Clock:
@@ -158,3 +163,25 @@ def test_many_threads_lose_no_byte() -> None:
     told = trace.told()
     assert told.bytes_sent == 8 * 500 * 7
     assert sum(told.idle_s.values()) <= told.seconds + 0.01
+
+
+def test_uploads_are_noted_by_what_went_out(tmp_path: Path) -> None:
+    """A file that is in the store already has not gone out."""
+    store = LocalStore(tmp_path / "store", "raw")
+    files = [make_file(tmp_path / "big", BIG), make_file(tmp_path / "small", b"x" * 1000)]
+    there = make_file(tmp_path / "there", b"y" * 500)
+    send(store, [item(there)])
+    with Engine(transfers=2) as engine:
+        items = [item(file) for file in (*files, there)]
+        upload(
+            engine,
+            store,
+            items,
+            stop=Stop(),
+            open_uploads={},
+            compare=comparing(store),
+            on_event=lambda _event: None,
+        )
+        told = engine.trace.told()
+    assert told.bytes_sent == len(BIG) + 1000
+    assert set(told.idle_s) <= {Stage.HASH, Stage.SERVER, Stage.OTHER}
