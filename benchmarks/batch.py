@@ -1,28 +1,26 @@
-"""`ursa batch` over many recordings: the first run, the run over what is all registered, and small recordings.
+"""`ursa batch` over many recordings: the first run, and the run over what is all registered.
 
-    python benchmarks/batch.py [--rounds 3] [--recordings 10000] [--small 300] [--parts small,many] [--delay 0.05]
+    python benchmarks/batch.py [--rounds 3] [--recordings 10000]
 
-Everything against one weed server in one run. `small`: 300 recordings of 10 files of 20 KiB, ursa and rclone in turn,
-medians. `many`: 10,000 recordings of 10 files of 64 bytes are registered (peak memory, and how it grows), then found
-registered again, beside `find` over the same tree and a process that does nothing but the catalog read. Requests are
-counted by a proxy in a process of its own, in runs that are not timed. Asserts nothing.
+Everything against one weed server in one run: 10,000 recordings of 10 files of 64 bytes are registered (peak memory, and
+how it grows), then found registered again, beside `find` over the same tree and a process that does nothing but the
+catalog read. Requests are counted by a proxy in a process of its own, in a run that is not timed. Asserts nothing. What a
+night of new recordings takes, beside what other tools take for it, is in `night.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import secrets
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +28,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from far_server import Far
+
 from servers import S3Server, find_executable
-from transfer import KIB, MIB, Far, Sample, config_text, measure, running
+from transfer import KIB, MIB, Sample, config_text, measure, running, write_manifest
 
 FILES = 10
 
@@ -75,21 +75,24 @@ class Bench:
         return [find_executable("ursa"), "batch", str(source), "--config", str(config), "--no-progress"]
 
 
-def make_source(root: Path, recordings: int, size: int) -> Path:
-    """Recordings as a rig writes them; random content, every sha256 listed."""
+def make_source(
+    root: Path, recordings: int, sizes: Sequence[int], *, stated: bool = False, participant: str | None = None
+) -> Path:
+    """Recordings as a rig writes them; random content, every sha256 listed. ``stated``: and a recording_hash."""
     root.mkdir()
     mark = secrets.token_hex(3)
     for number in range(recordings):
         rec_dir = root / f"rec_20260101_{number:06d}_{mark}"
         (rec_dir / "eeg_a").mkdir(parents=True)
-        files = []
-        for index in range(FILES):
+        files: list[dict[str, object]] = []
+        for index, size in enumerate(sizes):
             data = os.urandom(size)
             path = f"eeg_a/seg_{index:03d}.edf"
             (rec_dir / path).write_bytes(data)
             files.append({"path": path, "size_bytes": size, "sha256": hashlib.sha256(data).hexdigest()})
-        manifest = {"recording_id": rec_dir.name, "started_at": "2026-01-01T00:00:00Z", "files": files}
-        (rec_dir / "manifest.json").write_text(json.dumps(manifest))
+        write_manifest(rec_dir, files, stated=stated)
+        if participant:
+            (rec_dir / "participant.txt").write_text(participant)
     return root
 
 
@@ -110,57 +113,6 @@ def bench(root: Path) -> Iterator[Bench]:
         yield made
 
 
-def small(root: Path, recordings: int, rounds: int, delay_s: float) -> None:
-    """ursa and rclone in turn, behind a delay where there is one."""
-    samples: dict[str, list[Sample]] = {"ursa batch": [], "rclone copy": []}
-    requests = 0
-    for number in range(rounds + 1):
-        with bench(root) as made:
-            source = make_source(root / "source", recordings, 20 * KIB)
-            if number == rounds:  # counted, not timed
-                far = Far(made.server, 0)
-                requests = measure(made.batch(source, far.url), made.environment, far).requests or 0
-                far.close()
-            else:
-                far = Far(made.server, delay_s) if delay_s else None
-                url = far.url if far else made.server.endpoint_url
-                samples["rclone copy"].append(measure(rclone(made, source, url), made.environment, None))
-                samples["ursa batch"].append(measure(made.batch(source, url), made.environment, None))
-                if far:
-                    far.close()
-            shutil.rmtree(source)
-    print(
-        f"\n### {recordings} recordings of {FILES} × 20 KiB, {1000 * delay_s:.0f} ms a request"
-        "\n\n| | wall s | CPU s | peak MiB |\n| --- | --- | --- | --- |"
-    )
-    for name, found in samples.items():
-        print(
-            f"| {name} | {median(found, 'wall_s'):.2f} | {median(found, 'cpu_s'):.2f}"
-            f" | {max(sample.peak_bytes for sample in found) / MIB:.0f} |"
-        )
-    ratio = median(samples["ursa batch"], "wall_s") / median(samples["rclone copy"], "wall_s")
-    # Ten files and the manifest are a request each whatever one does; the rest is what a recording costs.
-    print(
-        f"\nursa / rclone: {ratio:.2f}; {requests / recordings:.1f} requests a recording,"
-        f" {requests / recordings - FILES - 1:.1f} over its files",
-        flush=True,
-    )
-
-
-def rclone(made: Bench, source: Path, url: str) -> list[str]:
-    """The peer."""
-    return [
-        find_executable("rclone"),
-        "--config",
-        os.devnull,
-        "copy",
-        "--transfers",
-        "16",
-        str(source),
-        remote(made, "rclone", url),
-    ]
-
-
 def listing(made: Bench) -> list[str]:
     """The peer's listing of all that ursa sent."""
     return [
@@ -171,13 +123,12 @@ def listing(made: Bench) -> list[str]:
         "-R",
         "--fast-list",
         "--files-only",
-        remote(made, "recordings", made.server.endpoint_url),
+        remote(made.server, "recordings", made.server.endpoint_url),
     ]
 
 
-def remote(made: Bench, prefix: str, url: str) -> str:
+def remote(server: S3Server, prefix: str, url: str) -> str:
     """A prefix of the raw bucket as rclone names it, at an endpoint."""
-    server = made.server
     return (
         f":s3,provider=Other,endpoint='{url}',access_key_id={server.access_key},"
         f"secret_access_key={server.secret_key}:raw-bench/{prefix}"
@@ -187,7 +138,7 @@ def remote(made: Bench, prefix: str, url: str) -> str:
 def many(root: Path, recordings: int, rounds: int) -> None:
     """The first run's memory; the next runs' time and requests."""
     with bench(root) as made:
-        source = make_source(root / "source", recordings, 64)
+        source = make_source(root / "source", recordings, [64] * FILES)
         first, growth = with_growth(made.batch(source), made.environment, recordings)
         names = ("find -printf %s", "catalog read", "rclone lsf -R --fast-list", "ursa batch, all HAVE")
         found: dict[str, list[float]] = {name: [] for name in names}
@@ -263,29 +214,17 @@ def resident(pid: int) -> int:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def median(samples: list[Sample], name: str) -> float:
-    """Of one figure."""
-    return statistics.median(getattr(sample, name) for sample in samples)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--recordings", type=int, default=10_000)
-    parser.add_argument("--small", type=int, default=300)
-    parser.add_argument("--parts", default="small,many")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds that each request of `small` takes longer")
     parser.add_argument(
         "--dir", default=None, help="where sources and the server's data are; the temp directory if not given"
     )
     arguments = parser.parse_args()
-    for part in arguments.parts.split(","):
-        with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="ursa-bench-") as directory:
-            if part == "small":
-                small(Path(directory), arguments.small, arguments.rounds, arguments.delay)
-            else:
-                many(Path(directory), arguments.recordings, arguments.rounds)
+    with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="ursa-bench-") as directory:
+        many(Path(directory), arguments.recordings, arguments.rounds)
 
 
 if __name__ == "__main__":

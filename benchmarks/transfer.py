@@ -28,7 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from far_server import Far
 
 from servers import S3Server, find_executable, weed
 
@@ -68,16 +71,6 @@ with ThreadPoolExecutor(16) as pool:
         pass
 """
 
-PROXY = """
-import sys
-from proxy import FaultProxy
-proxy = FaultProxy(sys.argv[1], delay_s=float(sys.argv[2]))
-print(proxy.url, flush=True)
-for _ in sys.stdin:
-    print(len(proxy.log), flush=True)
-    proxy.clear()
-"""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -87,37 +80,6 @@ class Sample:
     cpu_s: float
     peak_bytes: int
     requests: int | None
-
-
-class Far:
-    """A server behind a proxy in a process of its own, which delays and counts."""
-
-    def __init__(self, server: S3Server, delay_s: float) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "tests")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PROXY, server.endpoint_url, str(delay_s)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.url = self._line()
-
-    def count(self) -> int:
-        """Requests since the last call."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return int(self._line())
-
-    def close(self) -> None:
-        """End the proxy."""
-        self._process.kill()
-        self._process.wait()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
 
 
 def make_source(root: Path, scenario: Scenario) -> Path:
@@ -139,14 +101,11 @@ def make_source(root: Path, scenario: Scenario) -> Path:
     return rec_dir
 
 
-def write_manifest(rec_dir: Path, files: list[dict[str, object]]) -> None:
-    """A manifest under the directory's name, with an identity of its own."""
-    manifest = {
-        "recording_id": rec_dir.name,
-        "recording_hash": hashlib.sha256(rec_dir.name.encode()).hexdigest(),
-        "started_at": "2026-01-01T00:00:00Z",
-        "files": files,
-    }
+def write_manifest(rec_dir: Path, files: list[dict[str, object]], *, stated: bool = True) -> None:
+    """A manifest under the directory's name. ``stated``: with an identity of its own, else it follows from the files."""
+    manifest = {"recording_id": rec_dir.name, "started_at": "2026-01-01T00:00:00Z", "files": files}
+    if stated:
+        manifest["recording_hash"] = hashlib.sha256(rec_dir.name.encode()).hexdigest()
     (rec_dir / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -239,13 +198,13 @@ def one_round(scenario: Scenario, source: Path, root: Path, wanted: list[str]) -
     return samples, again
 
 
-def config_text(endpoint: str) -> str:
-    """A profile for the bench's buckets."""
+def config_text(endpoint: str, raw: str = "recordings/", assets: str = "ursa/") -> str:
+    """A profile for the bench's buckets, with these prefixes in them."""
     return f"""profiles:
   r2:
     endpoint_url: {endpoint}
-    raw: {{bucket: raw-bench, prefix: recordings/}}
-    assets: {{bucket: assets-bench, prefix: ursa/}}
+    raw: {{bucket: raw-bench, prefix: {raw}}}
+    assets: {{bucket: assets-bench, prefix: {assets}}}
     credentials: {{provider: env}}
 """
 

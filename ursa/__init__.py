@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ursa.register.participants import BackfillPlan, BackfillResult, ParticipantsOverview
     from ursa.register.results import IngestPlan, IngestResult
     from ursa.register.several import Outcome
+    from ursa.transfer.trace import LinkUse
     from ursa.verify import FileCheck, RecordingCheck
 
 _HOMES = {
@@ -102,6 +103,7 @@ _HOMES = {
         "OnConflict",
         "OnFailure",
     ),
+    "ursa.transfer.trace": ("LinkUse",),
     "ursa.verify": ("FileCheck", "RecordingCheck"),
     "ursa.reconstruct.results": ("Made", "ReconstructResult"),
     "ursa.register.participants": ("BackfillPlan", "BackfillResult", "ParticipantsOverview"),
@@ -142,6 +144,7 @@ __all__ = [
     "InterruptedRunError",
     "InvalidRecordingError",
     "Level",
+    "LinkUse",
     "LockHeldError",
     "Made",
     "ManifestError",

@@ -64,6 +64,7 @@ from ursa.store import ObjectInfo, OpenUpload, Store
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.subset import parse_subset
 from ursa.transfer.engine import Engine, Stop
+from ursa.transfer.trace import Stage
 
 if TYPE_CHECKING:
     # An ingest needs none of these, and they take as long to load as a third of the rest: who needs one imports it.
@@ -445,7 +446,8 @@ class DataInterface(Access):
     def _batch_verbs(
         self, options: BatchOptions, rows: Options, participant: str | None, progress: UploadCallback | None
     ) -> Verbs:
-        gathering = Gathering(lambda: self._catalog, self._shared_committer)
+        trace = self._shared_engine().trace
+        gathering = Gathering(lambda: self._catalog, self._shared_committer, trace=trace)
         standings: list[Standings] = []
 
         def standings_of(rec_ids: Sequence[str]) -> Standings:
@@ -459,7 +461,8 @@ class DataInterface(Access):
             look: Surveyed,
             objects: Sequence[ObjectInfo] | None,
         ) -> orchestrator.Sent | IngestPlan:
-            request = self._request(rec_dir / MANIFEST_NAME, rec_dir, participant, rows, named_on_disk=True)
+            with trace.stage(Stage.SCAN):
+                request = self._request(rec_dir / MANIFEST_NAME, rec_dir, participant, rows, named_on_disk=True)
             with self._running() as stop:
                 check()
                 known = replace(request, standing=standing or (None, ()), objects=objects)
@@ -487,6 +490,7 @@ class DataInterface(Access):
             lambda: gathering,
             self._shared_engine().recordings_at_once,
             self.stop,
+            trace,
         )
 
     def _shared_committer(self) -> Committer:

@@ -70,6 +70,7 @@ def run(session: Session, notifier: Notifier, choices: Choices, **settings: Any)
             bars.expect(len(batch.found.rec_dirs))
             for report in reports:
                 report.expect(len(batch.found.rec_dirs))
+                report.follow_link(lambda: batch.link)
             error = _follow(batch, told)
             code = _conclude(batch, told, notifier, choices, error)
         if error is not None:

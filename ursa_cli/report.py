@@ -11,6 +11,9 @@ A JSON report (``schema_version`` 1) is one object; times are ISO 8601 in UTC, s
 * ``totals``: ``recordings``, ``files_uploaded``, ``files_skipped``, ``bytes_uploaded`` (``bytes_resumed`` of
   them sent by an earlier run), ``bytes_skipped``, ``evidence`` (files by how well they are proven: ``sha256``, ``etag``, ``size``)
 * ``summary``: what the command adds; ``throughput``: at most 600 pairs ``[seconds since the start, bytes uploaded]``
+* ``link``: null where nobody knows, else how the link was used: ``idle_share`` (0 to 1) of the time; ``idle_s``: the seconds in
+  which nothing was on its way, by what the run was doing; ``sent`` and ``idle``: bytes and idle seconds in each ``bucket_s``
+  seconds since the start, at most 600 of them
 * ``recordings``: the fields of ``RecordingEntry``, in the order in which they ended
 
 The HTML report holds the same object.
@@ -27,15 +30,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ursa.errors import UrsaError, UsageError
 from ursa_cli.render import SCHEMA_VERSION, plain
 from ursa_cli.report_curve import Curve
 from ursa_cli.report_file import refuse_unwritable, replace_with
+from ursa_cli.report_link import told_link
 from ursa_cli.report_text import encoded, shortened, without_secrets
 from ursa_cli.report_verdict import Verdict, verdict
 from ursa_cli.typed import told_as_typed
+
+if TYPE_CHECKING:
+    from ursa import LinkUse
 
 Status = Literal["ok", "have", "skip", "fail"]
 STATUSES: tuple[Status, ...] = ("ok", "have", "skip", "fail")
@@ -113,6 +120,7 @@ class RunReport:
         self._next_write = float("-inf")
         self._lock = threading.Lock()
         self._expected: int | None = None
+        self._link: Callable[[], LinkUse | None] = lambda: None
         self._counts: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
         self._totals: Counter[str] = Counter()
         self._evidence: Counter[str] = Counter()
@@ -135,6 +143,10 @@ class RunReport:
                 hint=f"For both: --report {self.path.stem or 'run'}.json --report {self.path.stem or 'run'}.html",
             )
         refuse_unwritable(self.path)
+
+    def follow_link(self, link: Callable[[], LinkUse]) -> None:
+        """Where to ask how the link was used so far."""
+        self._link = link
 
     def expect(self, recordings: int) -> None:
         """How many recordings there are to do."""
@@ -236,6 +248,7 @@ class RunReport:
             },
             "summary": told_as_typed(summary),
             "throughput": self._curve.points,
+            "link": told_link(self._link()),
         }
 
     def _verdict(

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli.render import plain, size
+from ursa_cli.report_link import link_in_words
 
 if TYPE_CHECKING:
     from ursa_cli.report import RecordingEntry
@@ -39,6 +40,7 @@ def page_around(facts: Mapping[str, Any], troubles: Sequence[RecordingEntry]) ->
         "HEADER": _header(facts),
         "VERDICT": _verdict(facts),
         "TILES": _tiles(facts),
+        "LINK": _link(facts),
         "TROUBLES": _troubles(facts, troubles),
         "FOOTER": _footer(facts),
     }
@@ -155,6 +157,11 @@ def _trouble(entry: RecordingEntry) -> str:
         f'<article class="{entry.status}"><h3><span class="badge {entry.status}">{symbol} {word}</span> '
         f'{_text(entry.rec_id)}</h3><p class="why">{_text(why)}</p>{mend}<p class="path">{_text(entry.path)}</p></article>'
     )
+
+
+def _link(facts: Mapping[str, Any]) -> str:
+    words = link_in_words(facts["link"])
+    return f'<p class="idle-words">{_text(words)}</p>' if words else ""
 
 
 def _footer(facts: Mapping[str, Any]) -> str:

@@ -245,6 +245,9 @@ def test_reports_as_json_and_as_a_page(mixed: Lab) -> None:
     assert [entry["status"] for entry in told["recordings"]] == ["ok", "have", "skip", "fail"]
     assert told["error"] is None and told["summary"]["failed"][0]["rec_id"] == rec(4)
     assert told["totals"]["bytes_uploaded"] == told["summary"]["bytes_uploaded"] > 0
+    # The one that failed sent a file of its own before.
+    assert sum(told["link"]["sent"]) >= told["summary"]["bytes_uploaded"]
+    assert 0 < told["link"]["idle_share"] <= 1
     assert rec(4) in as_html.read_text()
 
 

@@ -13,6 +13,8 @@ import browser as chromium
 import pytest
 from browser import Browser
 
+from ursa import LinkUse
+from ursa.transfer.trace import Stage
 from ursa_cli.report import RecordingEntry, RunReport
 
 pytestmark = pytest.mark.skipif(chromium.missing() is not None, reason=f"needs Chromium: {chromium.missing()}")
@@ -58,7 +60,9 @@ def entries(count: int) -> list[RecordingEntry]:
     return made
 
 
-def write(path: Path, recordings: list[RecordingEntry], *, roots: tuple[str, ...] = ("/nas",)) -> Path:
+def write(
+    path: Path, recordings: list[RecordingEntry], *, roots: tuple[str, ...] = ("/nas",), link: LinkUse | None = None
+) -> Path:
     """A finished report of them."""
     report = RunReport(
         path,
@@ -69,6 +73,8 @@ def write(path: Path, recordings: list[RecordingEntry], *, roots: tuple[str, ...
         now=lambda: BEGAN + timedelta(hours=1),
     )
     report.check()
+    if link is not None:
+        report.follow_link(lambda: link)
     for number, entry in enumerate(recordings):
         report.sample(float(number * 10), number * number << 20)
         report.add(entry)
@@ -149,6 +155,25 @@ def test_the_curve_is_drawn_and_read(page: Browser, tmp_path: Path) -> None:
     box = page.run("const b = document.querySelector('#curve svg').getBoundingClientRect(); return [b.x, b.y, b.width]")
     page.devtools("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + box[2] * 0.6, y=box[1] + 60)
     assert page.until("return document.getElementById('curve-read').textContent.startsWith('at ')")
+
+
+def test_the_curve_is_of_what_went_out_and_shades_where_the_link_was_idle(page: Browser, tmp_path: Path) -> None:
+    sent = tuple(0 if at in (3, 4, 7) else 600 << 20 for at in range(10))
+    idle = tuple(60.0 if not bytes_sent else 1.0 for bytes_sent in sent)
+    link = LinkUse(600.0, 60.0, sent, idle, {Stage.COMMIT: 160.0, Stage.HASH: 27.0})
+    for scheme in ("light", "dark"):
+        page.look_like(WIDTHS["desk"], scheme=scheme)
+        page.open(write(tmp_path / "run.html", entries(4), link=link))
+        shaded = page.run(
+            "return [...document.querySelectorAll('rect.idle')].map(e => e.getBoundingClientRect().width)"
+        )
+        assert len(shaded) == 2 and shaded[0] == pytest.approx(2 * shaded[1], rel=0.01)
+        read = page.run("return document.getElementById('curve-read').textContent")
+        assert "peak 10.0 MiB/s" in read and "4.1 GiB in 10:00 min" in read and "shaded: link idle" in read
+        said = page.run("return document.querySelector('.idle-words').innerText")
+        assert said == "Link idle for 31 % of the run, mostly while waiting for the catalog's commit."
+        assert page.run(CONTRAST) == []
+    still(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

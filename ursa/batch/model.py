@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from ursa.register.commit import Registered
 from ursa.register.gathering import Gathering
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.store import ObjectInfo
+from ursa.transfer.trace import Trace
 
 Check = Callable[..., None]
 """Raises ``KeyboardInterrupt`` where the run was stopped; whatever it is given."""
@@ -41,7 +42,8 @@ class Verbs:
     of it, and what the bucket lists of it (None: nobody knows); a dry run only plans. It and ``reconstruct`` call
     ``check`` once ``stop`` reaches them, so that whoever stops a run is heard in any case. ``standings``: of these
     recordings, which have their turn in this order. ``survey``: walks these directories; ``listed``: lists recordings of
-    the bucket; ``gathering``: registers; ``at_once``: how many recordings may be under way now.
+    the bucket; ``gathering``: registers; ``at_once``: how many recordings may be under way now;
+    ``trace``: told what is being done.
     """
 
     send: Callable[[Path, Standing | None, Check, Surveyed, Sequence[ObjectInfo] | None], Pending | IngestPlan]
@@ -52,6 +54,7 @@ class Verbs:
     gathering: Callable[[], Gathering]
     at_once: Callable[[], int]
     stop: Callable[[], object]
+    trace: Trace = field(default_factory=Trace)
 
 
 @dataclass(frozen=True)

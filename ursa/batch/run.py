@@ -36,6 +36,7 @@ from ursa.register.gathering import Gathering
 from ursa.register.results import IngestPlan
 from ursa.register.several import Outcome, os_error_of, registered
 from ursa.telling import of_callback
+from ursa.transfer.trace import LinkUse, Stage
 
 NO_MANIFEST = "no manifest (run reconstruct first)"
 INTERRUPTED = "interrupted"
@@ -118,6 +119,11 @@ class BatchRun:
         return time.monotonic() - self._started
 
     @property
+    def link(self) -> LinkUse:
+        """How the link was used so far."""
+        return self.verbs.trace.told()
+
+    @property
     def not_reached(self) -> int:
         """How many recordings the run has not got to, or was stopped in: what ``counts`` lack of all that were found."""
         return len(self.found.rec_dirs) - sum(self.counts.values())
@@ -129,6 +135,7 @@ class BatchRun:
 
     def __iter__(self) -> Generator[Outcome, None, None]:
         timer = self._timer()
+        self.verbs.trace.begin()
         if self.options.existing is Existing.SKIP:
             self._survey.start()
         # Beside the look into the catalog, which tells about how many objects they have.
@@ -139,6 +146,7 @@ class BatchRun:
                     self._count(outcome)
                     yield outcome
         finally:
+            self.verbs.trace.end()
             self._survey.stop()
             self._listed.close()
             if timer:
@@ -209,7 +217,8 @@ class BatchRun:
         """How far the recordings from ``start`` on are looked up; where nobody can, nothing is tried."""
         if not self._is_stopped():
             try:
-                until = self._standings.begin(start)
+                with self.verbs.trace.stage(Stage.CATALOG):
+                    until = self._standings.begin(start)
                 self._list(start, until, self._standings.files)
                 return until
             except UrsaError as error:
@@ -299,9 +308,12 @@ class BatchRun:
         options = self.options
         if options.settle_s and changed_within(str(rec_dir), options.settle_s):
             return Outcome(rec_dir, rec_id, "skip", reason=f"changed within the last {options.settle_s:g} s")
-        look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Surveyed()
+        with self.verbs.trace.stage(Stage.SCAN):
+            look = self._survey.of(rec_dir) if options.existing is Existing.SKIP else Surveyed()
         if standing and options.existing is Existing.SKIP:
-            verdict = judge(look, *standing, self._listed.of(rec_id))
+            with self.verbs.trace.stage(Stage.LIST):
+                listed = self._listed.of(rec_id)
+            verdict = judge(look, *standing, listed)
             if verdict.have and time.monotonic() - look.seen_at > FRESH_FOR_S:
                 # Hours may have passed since the walk, while others were uploaded.
                 look = self._survey.again(rec_dir)

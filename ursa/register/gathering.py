@@ -21,6 +21,7 @@ from ursa.register.build import Registration
 from ursa.register.commit import Registered
 from ursa.register.committer import MOST_AT_ONCE, Committer, Entry
 from ursa.register.proving import Upgrade
+from ursa.transfer.trace import Stage, Trace
 
 SHORTEST_S: Final = 3.0
 LONGEST_S: Final = 60.0
@@ -35,6 +36,7 @@ class Gathering:
 
     Args:
         committer: asked for once there is something to commit, as the catalog is.
+        trace: told while a commit is under way.
         clock: seconds, monotonic.
     """
 
@@ -43,10 +45,12 @@ class Gathering:
         catalog: Callable[[], Catalog],
         committer: Callable[[], Committer],
         *,
+        trace: Trace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalog = catalog
         self._committer = committer
+        self._trace = trace or Trace()
         self._clock = clock
         self._began = self._ended = clock()  # the run, and its last commit
         self._waiting: list[Entry] = []
@@ -117,13 +121,14 @@ class Gathering:
 
     def _work(self) -> None:
         while group := self._due():
-            with self._catalog().upkeep_later():
+            with self._trace.stage(Stage.COMMIT), self._catalog().upkeep_later():
                 self._committer().commit(group)
             for entry in group:
                 entry.tell()
             self._ended = self._clock()
             if not self._all_are_here():
-                self._catalog().upkeep()
+                with self._trace.stage(Stage.TIDY):
+                    self._catalog().upkeep()
 
     def _due(self) -> list[Entry]:
         """Wait for the next group; an empty one is the end."""

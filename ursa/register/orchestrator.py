@@ -58,6 +58,7 @@ from ursa.transfer.digest import Digest
 from ursa.transfer.engine import Stop
 from ursa.transfer.items import Compare, Finished, Uploaded, UploadEvent, UploadItem
 from ursa.transfer.parts import SINGLE_PUT_BYTES
+from ursa.transfer.trace import Stage
 from ursa.transfer.upload import upload
 
 _OpenUploads = Mapping[str, Sequence[OpenUpload]]
@@ -186,7 +187,7 @@ def make_plan(services: Services, request: Request, progress: Progress) -> Inges
 
 def _objects(services: Services, prefix: str) -> list[ObjectInfo]:
     """The first round trip: it tells how many requests the files will need in flight."""
-    with services.engine.window.timed():
+    with services.engine.trace.stage(Stage.LIST), services.engine.window.timed():
         return list(services.raw.list(prefix))
 
 
@@ -329,7 +330,8 @@ def send(
     ready_at = time.monotonic()
     if registered_next:
         begin(services.catalog.refresh_if_idle)
-    files = _prove(services, plan, _file_rows(plan, done), sent_sidecars)
+    with services.engine.trace.stage(Stage.LIST):
+        files = _prove(services, plan, _file_rows(plan, done), sent_sidecars)
     proven_at = datetime.now(UTC)
     _check_directory(local, services.raw_prefix, request.options)
     progress.phase("register")

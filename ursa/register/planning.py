@@ -25,6 +25,7 @@ from ursa.transfer.digest import Digest, digest, is_md5, is_multipart_etag, read
 from ursa.transfer.engine import Engine, Stop
 from ursa.transfer.items import conflict
 from ursa.transfer.parts import MIB
+from ursa.transfer.trace import Stage
 
 T = TypeVar("T", LocalFile, FileEntry, PlannedFile)
 R = TypeVar("R")
@@ -239,11 +240,12 @@ def _each(context: Context, items: Sequence[T], action: Callable[[T], R]) -> lis
     try:
         for item in items:
             futures[context.engine.submit(partial(action, item))] = item
-        for future in as_completed(futures):
-            future.result()
-            item = futures[future]
-            file = item.file if isinstance(item, PlannedFile) else item
-            context.checked(file.path, file.size_bytes)
+        with context.engine.trace.stage(Stage.HASH):
+            for future in as_completed(futures):
+                future.result()
+                item = futures[future]
+                file = item.file if isinstance(item, PlannedFile) else item
+                context.checked(file.path, file.size_bytes)
     except BaseException:
         context.stop.set()
         for future in futures:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from ursa.transfer.limits import BandwidthLimit, MemoryBudget
 from ursa.transfer.link import Link
 from ursa.transfer.parts import MIB
+from ursa.transfer.trace import Trace
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Engine:
         self.window = Window(transfers, round_trip_s)
         self.link = Link()
         self.large = LargeFiles()
+        self.trace = Trace()
         self._pool = ThreadPoolExecutor(transfers or MOST_TRANSFERS, thread_name_prefix="ursa-transfer")
 
     def recordings_at_once(self) -> int:

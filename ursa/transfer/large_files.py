@@ -25,6 +25,7 @@ from ursa.transfer.items import Moved, Uploaded, UploadEvent, UploadItem, check_
 from ursa.transfer.landing import Landing
 from ursa.transfer.link import Share
 from ursa.transfer.parts import MAX_PARTS, MIB, floor_bytes, multipart_etag, part_bytes, part_count
+from ursa.transfer.trace import Stage
 
 _TELL_BYTES: Final = 1 * MIB
 _UPLOADS_A_FILE: Final = 4
@@ -87,7 +88,8 @@ class LargeFile:
 
     def _create(self) -> _Upload:
         stated = {SHA256_KEY: self._item.sha256} if self._item.sha256 else {}
-        upload_id = self._sending.store.create_upload(self._item.key, metadata=stated)
+        with self._sending.engine.trace.stage(Stage.SERVER):
+            upload_id = self._sending.store.create_upload(self._item.key, metadata=stated)
         return _Upload(upload_id, part_bytes(self._item.size_bytes), {}, taken_over=False)
 
 
@@ -144,13 +146,14 @@ class _Attempt:
     def _complete(self, parts: Sequence[Part], local: Digest) -> Uploaded | None:
         item = self._item
         try:
-            etag = self._sending.store.complete_upload(
-                item.key,
-                self._upload.upload_id,
-                parts,
-                if_absent=item.replace_etag is None,
-                if_match=item.replace_etag,
-            )
+            with self._sending.engine.trace.stage(Stage.SERVER):
+                etag = self._sending.store.complete_upload(
+                    item.key,
+                    self._upload.upload_id,
+                    parts,
+                    if_absent=item.replace_etag is None,
+                    if_match=item.replace_etag,
+                )
         except PreconditionFailedError:
             return self._sending.landing.settle(item, local)
         except NoSuchUploadError:
@@ -196,8 +199,9 @@ class _Attempt:
             going = False
             try:
                 # One part ahead: what waits for its turn is read and hashed by then.
-                read_into(self._item.file, found.stream, view)
-                sha256.update(view)
+                with self._sending.engine.trace.stage(Stage.HASH):
+                    read_into(self._item.file, found.stream, view)
+                    sha256.update(view)
                 going = self._turn(length)
             finally:
                 if not going:
@@ -254,7 +258,7 @@ class _Attempt:
         told = _Told(self._sending, self._progress)
         store, key, upload_id = self._sending.store, self._item.key, self._upload.upload_id
         try:
-            with self._sending.engine.link.measured(len(view)):
+            with self._sending.engine.trace.sending(len(view)), self._sending.engine.link.measured(len(view)):
                 part = store.upload_part(key, upload_id, number, view, md5=md5, sent=told.sent)
         except NoSuchUploadError:
             self._gone.set()

@@ -21,6 +21,7 @@ from ursa.transfer.landing import Landing
 from ursa.transfer.lane import Lane
 from ursa.transfer.large_files import LargeFile, Sending
 from ursa.transfer.parts import SINGLE_PUT_BYTES
+from ursa.transfer.trace import Stage
 
 _LARGE_FILES_AT_ONCE: Final = 4  # of one recording; of all of them as ``LargeFiles`` has it
 _IN_FLIGHT_GRACE_S: Final = 75.0  # a little over the read timeout of a request
@@ -114,20 +115,22 @@ class _Run:
         self._sending.events.put(Finished(self._put(item), item.size_bytes))
 
     def _put(self, item: UploadItem) -> Uploaded:
-        data, digest = _content(item)
-        check_stated(item, digest.sha256)
         engine, landing = self._sending.engine, self._sending.landing
-        engine.bandwidth.wait(len(data), self._sending.stop)
+        with engine.trace.stage(Stage.HASH):
+            data, digest = _content(item)
+        check_stated(item, digest.sha256)
         try:
-            with engine.window.timed():
-                put = self._sending.store.put(
-                    item.key,
-                    data,
-                    sha256=digest.sha256,
-                    if_absent=item.replace_etag is None,
-                    if_match=item.replace_etag,
-                    metadata={SHA256_KEY: digest.sha256},
-                )
+            with engine.trace.sending(len(data)):
+                engine.bandwidth.wait(len(data), self._sending.stop)
+                with engine.window.timed():
+                    put = self._sending.store.put(
+                        item.key,
+                        data,
+                        sha256=digest.sha256,
+                        if_absent=item.replace_etag is None,
+                        if_match=item.replace_etag,
+                        metadata={SHA256_KEY: digest.sha256},
+                    )
         except PreconditionFailedError:
             md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
             return landing.settle(item, replace(digest, etags=frozenset({md5})))
