@@ -54,6 +54,7 @@ from ursa.register.build import Registration
 from ursa.register.commit import Registered
 from ursa.register.committer import Committer
 from ursa.register.files import file_rows
+from ursa.register.from_r2_plan import BucketPlan, make_plan, plan_several
 from ursa.register.in_parts import with_parts
 from ursa.register.planning import Options
 from ursa.register.progress import Progress
@@ -84,6 +85,8 @@ if TYPE_CHECKING:
 _VERIFIED_AT_ONCE = 1_000
 # So many recordings are listed before it is known whether they are registered.
 _LISTED_EARLY = 8
+# Recordings of the bucket that are planned together: the catalog is asked once for all of them.
+_PLANNED_TOGETHER = 100
 
 _log = logging.getLogger("ursa")
 
@@ -531,14 +534,26 @@ class DataInterface(Access):
                 self._services(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, progress)
             )
 
-    def plan_from_r2(
-        self, rec_id: str, participant: str | None = None, *, overwrite: bool = False
-    ) -> from_r2.BucketPlan:
+    def plan_from_r2(self, rec_id: str, participant: str | None = None, *, overwrite: bool = False) -> BucketPlan:
         """What ``ingest_from_r2`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
         with self._running() as stop:
-            return from_r2.make_plan(
+            return make_plan(
                 self._planning(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, None)
             )
+
+    def plan_from_r2_several(
+        self, rec_ids: Iterable[str], participant: str | None = None, *, overwrite: bool = False
+    ) -> Iterator[tuple[str, BucketPlan | UrsaError]]:
+        """What ``ingest_from_r2_several`` would do: rec_id and plan, or why there is none, of each once, in their order."""
+        told = {rec_id: Progress(rec_id, None) for rec_id in rec_ids}
+        with self._running() as stop:
+            services = self._planning(stop)
+            planned = plan_several(
+                services, list(told), participant, overwrite=overwrite, told=told, together=_PLANNED_TOGETHER
+            )
+            with contextlib.closing(planned) as groups:
+                for plans in groups:
+                    yield from plans.items()
 
     def ingest_from_r2_several(
         self,
@@ -548,7 +563,7 @@ class DataInterface(Access):
         overwrite: bool = False,
         progress: UploadCallback | None = None,
     ) -> list[Outcome]:
-        """Path B for several recordings, read side by side, their rows in one group commit; an ``Outcome`` each.
+        """Path B for several recordings, read side by side, their rows in group commits; an ``Outcome`` each.
 
         One failure never stops the rest. ``progress`` is called from several threads.
         """
@@ -1261,7 +1276,7 @@ class DataInterface(Access):
 
     def _planning(self, stop: Stop) -> Services:
         """For a plan, which writes nothing, whatever is enabled."""
-        return replace(self._services(stop), upgrade=lambda _wanted: None)
+        return replace(self._services(stop), upgrade=lambda *_wanted: None)
 
     def _services(self, stop: Stop) -> Services:
         with self._opening:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -52,7 +52,7 @@ def _opened(description: bytes) -> Access:
     return opened
 
 
-def in_order(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Iterator[R]:
+def in_order(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Generator[R]:
     """The results of ``action``, in the order of ``items``, a few of which are under way at once.
 
     ``items`` are taken as their turn comes, in any thread, one at a time; results that wait for an earlier one are twice as
@@ -65,7 +65,7 @@ def in_order(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: 
     return _Run(stop, action, items, at_once).results(ordered=True)
 
 
-def as_they_come(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Iterator[R]:
+def as_they_come(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Generator[R]:
     """As ``in_order``, each result as soon as it is there; the first error in time ends it."""
     return _Run(stop, action, items, at_once).results(ordered=False)
 
@@ -86,7 +86,7 @@ class _Run(Generic[T, R]):
         self._ended: dict[int, Future[R]] = {}
         self._changed = threading.Condition()
 
-    def results(self, *, ordered: bool) -> Iterator[R]:
+    def results(self, *, ordered: bool) -> Generator[R]:
         try:
             while (future := self._next(ordered)) is not None:
                 yield future.result()
