@@ -18,13 +18,11 @@ from ursa import (
     InvalidRecordingError,
     ManifestError,
     MissingFilesError,
-    ReconstructResult,
     StorageError,
     WritesNotEnabledError,
     derive_recording_hash,
 )
 from ursa.manifest import parse_manifest
-from ursa.reconstruct import reconstruct_several
 from ursa.recording import classify
 
 
@@ -375,12 +373,12 @@ def test_several_in_flight_are_all_stopped(lab: Lab) -> None:
         lab.fill(RAW, rec_id)
     with lab.data() as data:
 
-        def one(ref: str | Path) -> ReconstructResult:
+        def progress(event: HashProgress) -> None:
             # All but the first are held up just before they write.
-            waiting = at_write(lambda: time.sleep(0.3)) if ref != rec_ids[0] else None
-            return data.reconstruct(str(ref), progress=waiting)
+            if event.phase == "write" and event.rec_id != rec_ids[0]:
+                time.sleep(0.3)
 
-        outcomes = reconstruct_several(one, rec_ids, jobs=3, stop=data.stop)
+        outcomes = data.reconstruct_several(rec_ids, jobs=3, progress=progress)
         first = next(outcomes)
         with pytest.raises(KeyboardInterrupt):
             outcomes.throw(KeyboardInterrupt)  # type: ignore[attr-defined]

@@ -85,6 +85,8 @@ if TYPE_CHECKING:
 _VERIFIED_AT_ONCE = 1_000
 # So many recordings are listed before it is known whether they are registered.
 _LISTED_EARLY = 8
+# One is read while another is looked through or gets its manifest; more only make a disk seek.
+_DIRECTORIES_AT_ONCE = 2
 # Recordings of the bucket that are planned together: the catalog is asked once for all of them.
 _PLANNED_TOGETHER = 100
 
@@ -245,18 +247,21 @@ class DataInterface(Access):
             MissingFilesError, StorageError: objects vanished or changed meanwhile. WritesNotEnabledError, CredentialsError,
             ConfigError. Whatever is raised, no manifest is written.
         """
-        from ursa.reconstruct import Bucket, reconstruct
-
         if not dry_run:
             self._require("raw_rw", "reconstruct")
         with self._running() as stop:
-            return reconstruct(Bucket.of(self, stop, dry_run=dry_run), rec_id, dry_run=dry_run, callback=progress)
+            return self._reconstruct(rec_id, dry_run, progress, stop)
+
+    def _reconstruct(self, rec_id: str, dry_run: bool, progress: HashCallback | None, stop: Stop) -> ReconstructResult:
+        from ursa.reconstruct import Bucket, reconstruct
+
+        return reconstruct(Bucket.of(self, stop, dry_run=dry_run), rec_id, dry_run=dry_run, callback=progress)
 
     def reconstruct_several(
         self,
         refs: Iterable[Path | str],
         *,
-        jobs: int = 1,
+        jobs: int | None = None,
         dry_run: bool = False,
         executor: Executor | None = None,
         progress: HashCallback | None = None,
@@ -265,33 +270,49 @@ class DataInterface(Access):
 
         Args:
             refs: a ``Path`` is a directory, text a rec_id in the bucket.
-            jobs: recordings in flight in this process; ``progress`` is then called from several threads.
+            jobs: the most recordings in flight in this process; None follows the link.
             executor: any ``concurrent.futures.Executor``: recordings of the bucket are read in its workers, which make
                 connections of their own and tell no progress. Directories are read here.
+            progress: called from several threads.
 
         Raises:
             WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
         """
-        from ursa.reconstruct import reconstruct_several
-
         wanted = list(dict.fromkeys(refs))
         if not dry_run:
             self._require("raw_rw", "reconstruct")
-        if jobs < 1:
+        if jobs is not None and jobs < 1:
             raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
         submitted: dict[Path | str, Future[ReconstructResult]] = {}
         if executor is not None:
             call = self._remote("_reconstruct_one")
             submitted |= {ref: submit(executor, call, ref, dry_run) for ref in wanted if not isinstance(ref, Path)}
+        return cancelling(submitted.values(), self._reconstructed(wanted, jobs, dry_run, submitted, progress))
 
-        def one(ref: Path | str) -> ReconstructResult:
-            if isinstance(ref, Path):
-                return self.reconstruct_dir(ref, dry_run=dry_run, progress=progress)
-            if ref in submitted:
-                return result_of(submitted[ref])
-            return self.reconstruct(ref, dry_run=dry_run, progress=progress)
+    def _reconstructed(
+        self,
+        refs: Sequence[Path | str],
+        jobs: int | None,
+        dry_run: bool,
+        submitted: Mapping[Path | str, Future[ReconstructResult]],
+        progress: HashCallback | None,
+    ) -> Iterator[ReconstructOutcome]:
+        from ursa.reconstruct import reconstruct_several
 
-        return cancelling(submitted.values(), reconstruct_several(one, wanted, jobs=jobs, stop=self.stop))
+        most = jobs or (_DIRECTORIES_AT_ONCE if any(isinstance(ref, Path) for ref in refs) else len(refs))
+        with self._running() as stop:
+
+            def one(ref: Path | str) -> ReconstructResult:
+                if ref in submitted:
+                    return result_of(submitted[ref])
+                with stop.part() as own:
+                    if isinstance(ref, Path):
+                        return self._reconstruct_dir(ref, dry_run, progress, own)
+                    return self._reconstruct(ref, dry_run, progress, own)
+
+            yield from reconstruct_several(
+                one, refs, stop=stop, at_once=lambda: min(most, self._engine.recordings_at_once())
+            )
 
     def _reconstruct_one(self, rec_id: str, dry_run: bool) -> ReconstructResult:
         """In an executor's worker."""
@@ -309,17 +330,22 @@ class DataInterface(Access):
             ManifestError: a manifest is there and is broken. FileChangedError: files are still being written.
             StorageError: the directory can't be read or written. Whatever is raised, no manifest is written.
         """
+        with self._running() as stop:
+            return self._reconstruct_dir(Path(rec_dir), dry_run, progress, stop)
+
+    def _reconstruct_dir(
+        self, rec_dir: Path, dry_run: bool, progress: HashCallback | None, stop: Stop
+    ) -> ReconstructResult:
         from ursa.reconstruct import reconstruct_dir
 
-        with self._running() as stop:
-            return reconstruct_dir(
-                Path(rec_dir),
-                engine=self._engine,
-                stop=stop,
-                key_prefix=self.profile.raw.prefix,
-                dry_run=dry_run,
-                callback=progress,
-            )
+        return reconstruct_dir(
+            rec_dir,
+            engine=self._engine,
+            stop=stop,
+            key_prefix=self.profile.raw.prefix,
+            dry_run=dry_run,
+            callback=progress,
+        )
 
     def missing_manifests(
         self, *, on_left_out: Callable[[str, UrsaError], object] = lambda _name, _error: None

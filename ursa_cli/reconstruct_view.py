@@ -34,7 +34,7 @@ class Choice:
     all_missing: bool
     yes: bool
     dry_run: bool
-    jobs: int
+    jobs: int | None
     transfers: int | None
     dask: str | None = None
 
