@@ -46,7 +46,7 @@ from ursa.errors import (
     UsageError,
 )
 from ursa.events import DownloadCallback, HashCallback, UploadCallback
-from ursa.parallel import RemoteCall, as_they_come, by_executor, cancelling, result_of, submit
+from ursa.parallel import RemoteCall, as_they_come, by_executor, cancelling, in_order, result_of, submit
 from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
@@ -1239,13 +1239,13 @@ class DataInterface(Access):
         from ursa.rebuild.derive import derive
 
         source = self._source(stop, self._home.author.by)
-        return lambda wanted: as_they_come(
+        return lambda wanted: in_order(
             stop, lambda item: derive(source, *item), wanted, self._engine.recordings_at_once
         )
 
     def _derive_by(self, executor: Executor) -> Deriver:
         call, by = self._remote("_derive_one"), self._home.author.by
-        return lambda wanted: by_executor(executor, call, [(by, *item) for item in wanted])
+        return lambda wanted: by_executor(executor, call, ((by, *item) for item in wanted))
 
     def _derive_one(
         self,

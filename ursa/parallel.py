@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _AHEAD = 2  # times as many results as are under way may wait for an earlier one
+_MOST_SUBMITTED = 1000
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,19 @@ class _Run(Generic[T, R]):
                 self._changed.notify_all()
 
 
-def by_executor(executor: Executor, call: Callable[..., R], items: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-    """As ``as_they_come``, in the executor's workers; ``call`` gets an item's members as its arguments."""
-    yield from _as_they_come([submit(executor, call, *item) for item in items], result_of)
+def by_executor(executor: Executor, call: Callable[..., R], items: Iterable[tuple[Any, ...]]) -> Generator[R]:
+    """As ``in_order``, in the executor's workers, which get a thousand ahead; ``call`` gets an item's members."""
+    futures: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            futures.append(submit(executor, call, *item))
+            if len(futures) >= _MOST_SUBMITTED:
+                yield result_of(futures.popleft())
+        while futures:
+            yield result_of(futures.popleft())
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def submit(executor: Executor, call: Callable[..., R], *arguments: Any) -> Future[R]:
@@ -191,15 +203,3 @@ def cancelling(futures: Collection[Future[Any]], results: Iterator[R]) -> Iterat
     finally:
         for future in futures:
             future.cancel()
-
-
-def _as_they_come(
-    futures: Sequence[Future[R]], result: Callable[[Future[R]], R] = lambda future: future.result()
-) -> Iterator[R]:
-    try:
-        for future in as_completed(futures):
-            yield result(future)
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
