@@ -46,7 +46,7 @@ from ursa.errors import (
     UsageError,
 )
 from ursa.events import DownloadCallback, HashCallback, UploadCallback
-from ursa.parallel import RemoteCall, as_they_come, by_executor, cancelling, in_order, result_of, submit
+from ursa.parallel import RemoteCall, as_they_come, awaited, by_executor, in_order, submit
 from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
@@ -283,36 +283,40 @@ class DataInterface(Access):
             self._require("raw_rw", "reconstruct")
         if jobs is not None and jobs < 1:
             raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
-        submitted: dict[Path | str, Future[ReconstructResult]] = {}
-        if executor is not None:
-            call = self._remote("_reconstruct_one")
-            submitted |= {ref: submit(executor, call, ref, dry_run) for ref in wanted if not isinstance(ref, Path)}
-        return cancelling(submitted.values(), self._reconstructed(wanted, jobs, dry_run, submitted, progress))
+        return self._reconstructed(wanted, jobs, dry_run, executor, progress)
 
     def _reconstructed(
         self,
         refs: Sequence[Path | str],
         jobs: int | None,
         dry_run: bool,
-        submitted: Mapping[Path | str, Future[ReconstructResult]],
+        executor: Executor | None,
         progress: HashCallback | None,
     ) -> Iterator[ReconstructOutcome]:
         from ursa.reconstruct import reconstruct_several
 
         most = jobs or (_DIRECTORIES_AT_ONCE if any(isinstance(ref, Path) for ref in refs) else len(refs))
+        remote: dict[Path | str, Future[ReconstructResult]] = {}
+        if executor is not None:
+            call = self._remote("_reconstruct_one")
+            remote |= {ref: submit(executor, call, ref, dry_run) for ref in refs if not isinstance(ref, Path)}
         with self._running() as stop:
 
             def one(ref: Path | str) -> ReconstructResult:
-                if ref in submitted:
-                    return result_of(submitted[ref])
+                if ref in remote:
+                    return awaited(remote[ref], stop)
                 with stop.part() as own:
                     if isinstance(ref, Path):
                         return self._reconstruct_dir(ref, dry_run, progress, own)
                     return self._reconstruct(ref, dry_run, progress, own)
 
-            yield from reconstruct_several(
-                one, refs, stop=stop, at_once=lambda: min(most, self._engine.recordings_at_once())
-            )
+            try:
+                yield from reconstruct_several(
+                    one, refs, stop=stop, at_once=lambda: min(most, self._engine.recordings_at_once())
+                )
+            finally:
+                for future in remote.values():
+                    future.cancel()
 
     def _reconstruct_one(self, rec_id: str, dry_run: bool) -> ReconstructResult:
         """In an executor's worker."""

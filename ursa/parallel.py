@@ -6,8 +6,8 @@ import functools
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,7 @@ R = TypeVar("R")
 
 _AHEAD = 2  # times as many results as are under way may wait for an earlier one
 _MOST_SUBMITTED = 1000
+_LOOKS_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -188,18 +189,22 @@ def result_of(future: Future[R]) -> R:
         raise _worker_failed(error) from error
 
 
+def awaited(future: Future[R], stop: Stop) -> R:
+    """As ``result_of``; where ``stop`` is set before it is there, what has not begun never does.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    while not wait([future], timeout=_LOOKS_EVERY_S).done:
+        if stop.is_set():
+            future.cancel()
+            raise KeyboardInterrupt
+    return result_of(future)
+
+
 def _worker_failed(error: Exception) -> StorageError:
     return StorageError(
         f"a worker of the executor failed: {type(error).__name__}: {shown(str(error), 400)}",
         hint="Is the same ursa installed there, and does its profile find credentials there? Then run the same command"
         " again.",
     )
-
-
-def cancelling(futures: Collection[Future[Any]], results: Iterator[R]) -> Iterator[R]:
-    """``results``; however that ends, none of these futures begins afterwards."""
-    try:
-        yield from results
-    finally:
-        for future in futures:
-            future.cancel()
