@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -265,7 +265,7 @@ class DataInterface(Access):
         dry_run: bool = False,
         executor: Executor | None = None,
         progress: HashCallback | None = None,
-    ) -> Iterator[ReconstructOutcome]:
+    ) -> Generator[ReconstructOutcome]:
         """Path C for several recordings; an outcome each, in their order. One failure never stops the rest.
 
         Args:
@@ -292,10 +292,10 @@ class DataInterface(Access):
         dry_run: bool,
         executor: Executor | None,
         progress: HashCallback | None,
-    ) -> Iterator[ReconstructOutcome]:
+    ) -> Generator[ReconstructOutcome]:
         from ursa.reconstruct import reconstruct_several
 
-        most = jobs or (_DIRECTORIES_AT_ONCE if any(isinstance(ref, Path) for ref in refs) else len(refs))
+        most = jobs or (_DIRECTORIES_AT_ONCE if any(isinstance(ref, Path) for ref in refs) else max(1, len(refs)))
         remote: dict[Path | str, Future[ReconstructResult]] = {}
         if executor is not None:
             call = self._remote("_reconstruct_one")
@@ -573,7 +573,7 @@ class DataInterface(Access):
 
     def plan_from_r2_several(
         self, rec_ids: Iterable[str], participant: str | None = None, *, overwrite: bool = False
-    ) -> Iterator[tuple[str, BucketPlan | UrsaError]]:
+    ) -> Generator[tuple[str, BucketPlan | UrsaError]]:
         """What ``ingest_from_r2_several`` would do: rec_id and plan, or why there is none, of each once, in their order."""
         told = {rec_id: Progress(rec_id, None) for rec_id in rec_ids}
         with self._running() as stop:

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,12 +67,13 @@ def plans(
     """Print what would be registered; raises ``typer.Exit`` with the first refusal's code."""
     wanted = list(dict.fromkeys(rec_ids))
     failed: list[UrsaError] = []
-    for rec_id, plan in data.plan_from_r2_several(wanted, participant, overwrite=overwrite):
-        if isinstance(plan, UrsaError):
-            failed.append(plan)
-            ingest_view.failed(session, rec_id, plan, alone=len(wanted) == 1)
-        else:
-            _plan(session, plan)
+    with closing(data.plan_from_r2_several(wanted, participant, overwrite=overwrite)) as planned:
+        for rec_id, plan in planned:
+            if isinstance(plan, UrsaError):
+                failed.append(plan)
+                ingest_view.failed(session, rec_id, plan, alone=len(wanted) == 1)
+            else:
+                _plan(session, plan)
     _finish(session, "can be registered", len(wanted) - len(failed), failed)
 
 
