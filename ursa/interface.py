@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ursa.access import Access
-from ursa.batch.find import find_recordings, nothing_found
+from ursa.batch.find import Found, find_recordings, nothing_found
 from ursa.batch.listed import Listed
-from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
+from ursa.batch.model import BatchOptions, Check, Standing, Verbs
 from ursa.batch.run import BatchRun
 from ursa.batch.survey import Survey, Surveyed, state_of_scan
 from ursa.beside import ahead, begin
@@ -50,18 +50,17 @@ from ursa.parallel import RemoteCall, as_they_come, awaited, by_executor, in_ord
 from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
-from ursa.register.build import Registration
-from ursa.register.commit import Registered
 from ursa.register.committer import Committer
 from ursa.register.files import file_rows
 from ursa.register.from_r2_plan import BucketPlan, make_plan, plan_several
+from ursa.register.gathering import Gathering
 from ursa.register.in_parts import with_parts
 from ursa.register.planning import Options
 from ursa.register.progress import Progress
 from ursa.register.proving import Upgrade, better
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.register.services import Services
-from ursa.register.several import Outcome, ingest_several
+from ursa.register.several import Outcome
 from ursa.store import ObjectInfo, OpenUpload, Store
 from ursa.store.retry import RetryingStore, RetryPolicy
 from ursa.subset import parse_subset
@@ -281,9 +280,7 @@ class DataInterface(Access):
         wanted = list(dict.fromkeys(refs))
         if not dry_run:
             self._require("raw_rw", "reconstruct")
-        if jobs is not None and jobs < 1:
-            raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
-        return self._reconstructed(wanted, jobs, dry_run, executor, progress)
+        return self._reconstructed(wanted, _jobs(jobs), dry_run, executor, progress)
 
     def _reconstructed(
         self,
@@ -378,56 +375,42 @@ class DataInterface(Access):
         trust_size: bool = False,
         trust_mtime: bool = False,
         not_unfinished: Iterable[str] = (),
-        jobs: int = 1,
+        jobs: int | None = None,
         progress: UploadCallback | None = None,
-    ) -> Iterator[Outcome]:
-        """Path A for several directories; an ``Outcome`` each, in their order. One failure never stops the rest.
+    ) -> BatchRun:
+        """Path A for several directories; iterate over the result for an ``Outcome`` each, in their order. One failure never
+        stops the rest, but what makes the rest pointless does: credentials that are refused, a server that does not answer.
 
         Args:
             participant: for all of them; None reads each directory's ``participant.txt``.
             existing: ``error`` or ``skip`` recordings that are registered with the same files, or ``overwrite``.
-            jobs: recordings in flight. With more than one, ``progress`` is called from several threads.
+            jobs: recordings under way at most; None: as many as keep the link busy. ``progress`` is called from several
+                threads.
 
         Raises:
             WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
         """
         self._require("raw_rw", "ingest")
         self._require("assets_rw", "ingest")
-        if jobs < 1:
-            raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
         policy = choice(Existing, existing, "existing")
-
         choices = Options(
             overwrite or policy is Existing.OVERWRITE, replace_objects, trust_size, trust_mtime, tuple(not_unfinished)
         )
-
-        def one(rec_dir: Path) -> IngestResult:
-            return self._ingest(
-                rec_dir / MANIFEST_NAME,
-                rec_dir,
-                participant,
-                choices,
-                progress,
-                named_on_disk=True,
-            )
-
-        return self._told_first(ingest_several(one, map(Path, rec_dirs), jobs=jobs, existing=policy, stop=self.stop))
-
-    def _told_first(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-        """Each outcome, and once it is told what its registration owes to later readers of the catalog."""
-        for outcome in outcomes:
-            yield outcome
-            self._upkeep()
-
-    def _upkeep(self) -> None:
-        if "_catalog" in self.__dict__:
-            self._catalog.upkeep()
+        found = Found(tuple(map(Path, rec_dirs)), (), (), ())
+        options = BatchOptions(
+            _jobs(jobs),
+            policy,
+            temporary_cache=self._files.temporary,
+            trust_mtime=trust_mtime,
+            skip_without_manifest=False,
+        )
+        return BatchRun(found, self._batch_verbs(options, choices, participant, progress), options)
 
     def batch(
         self,
         roots: Iterable[Path | str],
         *,
-        jobs: int = 4,
+        jobs: int | None = None,
         existing: Existing | str = Existing.SKIP,
         on_failure: OnFailure | str = OnFailure.CONTINUE,
         max_duration_s: float | None = None,
@@ -446,7 +429,8 @@ class DataInterface(Access):
 
         Args:
             roots: directories, globs of directories, or recording directories.
-            jobs: recordings in flight; ``progress`` is then called from several threads.
+            jobs: recordings under way at most; None: as many as keep the link busy. ``progress`` is called from several
+                threads.
             existing: what to do with recordings that are registered with the same files.
             on_failure: ``stop`` starts nothing after the first failure.
             max_duration_s: seconds; then nothing new starts, and what is in flight stops, to go on in the next run.
@@ -463,13 +447,12 @@ class DataInterface(Access):
         if not dry_run:
             self._require("raw_rw", "batch")
             self._require("assets_rw", "batch")
-        if jobs < 1:
-            raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
+        limit = _jobs(jobs)
         found = find_recordings(roots)
         if not found.rec_dirs:
             raise nothing_found(found)
         options = BatchOptions(
-            jobs,
+            limit,
             choice(Existing, existing, "existing"),
             choice(OnFailure, on_failure, "on_failure"),
             max_duration_s,
@@ -484,39 +467,43 @@ class DataInterface(Access):
             trust_mtime=trust_mtime,
             not_unfinished=tuple(not_unfinished),
         )
+        return BatchRun(found, self._batch_verbs(options, rows, None, progress), options)
 
-        def ingest(
+    def _batch_verbs(
+        self, options: BatchOptions, rows: Options, participant: str | None, progress: UploadCallback | None
+    ) -> Verbs:
+        gathering = Gathering(lambda: self._catalog, self._shared_committer)
+        standings: list[Standings] = []
+
+        def standings_of(rec_ids: Sequence[str]) -> Standings:
+            standings.append(Standings(lambda: self._catalog, rec_ids))
+            return standings[-1]
+
+        def send(
             rec_dir: Path,
             standing: Standing | None,
-            slot: Slot,
+            check: Check,
             look: Surveyed,
             objects: Sequence[ObjectInfo] | None,
-        ) -> IngestResult | IngestPlan:
-            def register(wanted: Registration) -> Registered:
-                slot.leave()
-                return self._committer.register(wanted)
-
-            request = self._request(rec_dir / MANIFEST_NAME, rec_dir, None, rows, named_on_disk=True)
+        ) -> orchestrator.Sent | IngestPlan:
+            request = self._request(rec_dir / MANIFEST_NAME, rec_dir, participant, rows, named_on_disk=True)
             with self._running() as stop:
-                slot.check()
+                check()
                 known = replace(request, standing=standing or (None, ()), objects=objects)
+                known = replace(known, may_be_there=standings[-1].may_have)
                 if look.state == state_of_scan(request.local.scan.files):
                     known = replace(known, seen_at=look.seen_at)
-                if dry_run:
+                if options.dry_run:
                     services = self._planning(stop)
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
-                services = replace(self._services(stop), register=register)
-                with services.catalog.upkeep_later():
-                    return orchestrator.ingest(services, known, progress)
+                services = replace(self._services(stop), upgrade=gathering.upgrade)
+                return orchestrator.send(services, known, progress)
 
-        def reconstruct_first(rec_dir: Path, slot: Slot) -> object:
-            return self.reconstruct_dir(rec_dir, progress=slot.check)
-
-        verbs_of_it = Verbs(
-            ingest,
-            reconstruct_first,
-            lambda rec_ids: Standings(lambda: self._catalog, rec_ids),
+        return Verbs(
+            send,
+            lambda rec_dir, check: self.reconstruct_dir(rec_dir, progress=check),
+            standings_of,
             lambda rec_dirs: Survey(
                 rec_dirs,
                 self._files,
@@ -524,11 +511,14 @@ class DataInterface(Access):
                 reread_after_s=self.profile.reread_after_s,
             ),
             self._listed,
+            lambda: gathering,
+            self._shared_engine().recordings_at_once,
             self.stop,
-            self._upkeep,
-            lambda: self._catalog.maintain(),
         )
-        return BatchRun(found, verbs_of_it, options)
+
+    def _shared_committer(self) -> Committer:
+        with self._opening:
+            return self._committer
 
     def _listed(self, stopped: Callable[[], object]) -> Listed:
         raw = RetryingStore(self._raw, RetryPolicy())
@@ -1326,6 +1316,12 @@ class DataInterface(Access):
                 self._counter,
                 stop,
             )
+
+
+def _jobs(jobs: int | None) -> int | None:
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
+    return jobs
 
 
 def _now(store: Store, prefix: str) -> datetime:

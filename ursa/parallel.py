@@ -9,14 +9,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ursa.access import Access
 from ursa.beside import failed, run_into
 from ursa.config import Config
 from ursa.errors import StorageError, UrsaError
 from ursa.manifest import shown
-from ursa.transfer.engine import Stop
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,32 +54,60 @@ def _opened(description: bytes) -> Access:
     return opened
 
 
-def in_order(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Generator[R]:
+class Switch(Protocol):
+    """Tells what is in flight to end; ``ursa.transfer.engine.Stop`` is one."""
+
+    def is_set(self) -> bool:
+        """Whether nothing new is to begin."""
+
+    def set(self) -> object:
+        """Have nothing new begin."""
+
+
+def in_order(
+    stop: Switch,
+    action: Callable[[T], R],
+    items: Iterable[T],
+    at_once: Callable[[], int],
+    *,
+    waiting: int | None = None,
+) -> Generator[R, None, None]:
     """The results of ``action``, in the order of ``items``, a few of which are under way at once.
 
-    ``items`` are taken as their turn comes, in any thread, one at a time; results that wait for an earlier one are twice as
-    many as are under way, at most. The first error, in their order, ends it, and sets ``stop`` for what is in flight, as
-    does whoever takes no more results. Returns, however it ends, when nothing is in flight any more.
+    ``items`` are taken as their turn comes, in any thread, one at a time. The first error, in their order, ends it, and
+    sets ``stop`` for what is in flight, as does whoever takes no more results. Returns, however it ends, when nothing is in
+    flight any more.
 
     Args:
         at_once: how many may be under way now.
+        waiting: how many may have been taken whose results nobody has taken yet; None: twice as many as are under way.
     """
-    return _Run(stop, action, items, at_once).results(ordered=True)
+    return _Run(stop, action, items, at_once, waiting).results(ordered=True)
 
 
-def as_they_come(stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> Generator[R]:
+def as_they_come(
+    stop: Switch, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]
+) -> Generator[R, None, None]:
     """As ``in_order``, each result as soon as it is there; the first error in time ends it."""
-    return _Run(stop, action, items, at_once).results(ordered=False)
+    return _Run(stop, action, items, at_once, None).results(ordered=False)
 
 
 class _Run(Generic[T, R]):
     """Threads are daemons: a server that hangs must not hold up a second Ctrl-C."""
 
-    def __init__(self, stop: Stop, action: Callable[[T], R], items: Iterable[T], at_once: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        stop: Switch,
+        action: Callable[[T], R],
+        items: Iterable[T],
+        at_once: Callable[[], int],
+        waiting: int | None,
+    ) -> None:
         self._stop = stop
         self._action = action
         self._items = iter(items)
         self._at_once = at_once
+        self._waiting = waiting
         self._taken = 0  # items
         self._all_taken = False
         self._cut = False  # by ``stop``, before all were taken
@@ -89,7 +116,7 @@ class _Run(Generic[T, R]):
         self._ended: dict[int, Future[R]] = {}
         self._changed = threading.Condition()
 
-    def results(self, *, ordered: bool) -> Generator[R]:
+    def results(self, *, ordered: bool) -> Generator[R, None, None]:
         try:
             while (future := self._next(ordered)) is not None:
                 yield future.result()
@@ -125,7 +152,7 @@ class _Run(Generic[T, R]):
         """The next item, where it may begin. Under the lock."""
         if self._stop.is_set() and not self._all_taken:
             self._all_taken = self._cut = True
-        if self._all_taken or self._taken - self._told >= _AHEAD * self._at_once():
+        if self._all_taken or self._taken - self._told >= (self._waiting or _AHEAD * self._at_once()):
             return None
         number = self._taken
         try:
@@ -149,6 +176,7 @@ class _Run(Generic[T, R]):
                 self._ended[number] = future
                 task = self._take() if self._working <= self._at_once() else None
                 self._working -= task is None
+                self._grow()
                 self._changed.notify_all()
 
 
@@ -189,7 +217,7 @@ def result_of(future: Future[R]) -> R:
         raise _worker_failed(error) from error
 
 
-def awaited(future: Future[R], stop: Stop) -> R:
+def awaited(future: Future[R], stop: Switch) -> R:
     """As ``result_of``; where ``stop`` is set before it is there, what has not begun never does.
 
     Raises:

@@ -35,7 +35,7 @@ class Choices:
     """The options of `ursa batch`, as typed."""
 
     roots: list[str]
-    jobs: int
+    jobs: int | None
     existing: Existing
     reports: list[Path]
     on_failure: OnFailure

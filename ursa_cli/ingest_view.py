@@ -42,7 +42,7 @@ def outcomes(
     rec_dirs: list[Path],
     participant: str | None,
     existing: Existing,
-    jobs: int,
+    jobs: int | None,
     choices: dict[str, Any],
 ) -> None:
     """Ingest and print a result each; raises ``typer.Exit`` with the first failure's code."""

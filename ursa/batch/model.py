@@ -5,66 +5,65 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ursa.batch.listed import Listed
 from ursa.batch.survey import Survey, Surveyed
 from ursa.catalog.standings import Standing as Standing  # where others import it from
 from ursa.catalog.standings import Standings
 from ursa.policies import Existing, OnFailure
+from ursa.register.build import Registration
+from ursa.register.commit import Registered
+from ursa.register.gathering import Gathering
 from ursa.register.results import IngestPlan, IngestResult
 from ursa.store import ObjectInfo
 
+Check = Callable[..., None]
+"""Raises ``KeyboardInterrupt`` where the run was stopped; whatever it is given."""
 
-@dataclass
-class Slot:
-    """A recording's place among those in flight, which it gives to the next one as soon as its bytes are sent."""
 
-    stopped: Callable[[], bool]
-    successor: Callable[[], object]
-    left: bool = False
+class Pending(Protocol):
+    """A recording that is in the bucket and waits to be registered."""
 
-    def leave(self) -> None:
-        """Let another recording begin."""
-        if not self.left:
-            self.left = True
-            self.successor()
+    @property
+    def wanted(self) -> Registration:
+        """Its rows."""
 
-    def check(self, *_: object) -> None:
-        """Raise KeyboardInterrupt where the run was stopped."""
-        if self.stopped():
-            raise KeyboardInterrupt
+    def result(self, registered: Registered) -> IngestResult:
+        """What the ingest did, once they are written."""
 
 
 @dataclass(frozen=True)
 class Verbs:
     """What a batch does with a recording; made by ``ursa.interface``.
 
-    ``ingest``: with how the recording stands in the catalog (None: it is in none), and what the bucket
-    lists of it (None: nobody knows); a dry run only plans. It leaves its
-    slot before it registers. It and ``reconstruct`` check their slot once ``stop`` reaches them, so that whoever stops
-    a run is heard in any case. ``standings``: of these recordings, which have their turn in this order. ``survey``: walks
-    these directories; ``listed``: lists recordings of the bucket. ``upkeep``: what registrations owe to later readers of the
-    catalog, once they are told; ``maintain``: more of that, at the end.
+    ``send``: up to its registration, with how the recording stands in the catalog (None: it is in none), what the walk saw
+    of it, and what the bucket lists of it (None: nobody knows); a dry run only plans. It and ``reconstruct`` call
+    ``check`` once ``stop`` reaches them, so that whoever stops a run is heard in any case. ``standings``: of these
+    recordings, which have their turn in this order. ``survey``: walks these directories; ``listed``: lists recordings of
+    the bucket; ``gathering``: registers; ``at_once``: how many recordings may be under way now.
     """
 
-    ingest: Callable[[Path, Standing | None, Slot, Surveyed, Sequence[ObjectInfo] | None], IngestResult | IngestPlan]
-    reconstruct: Callable[[Path, Slot], object]
+    send: Callable[[Path, Standing | None, Check, Surveyed, Sequence[ObjectInfo] | None], Pending | IngestPlan]
+    reconstruct: Callable[[Path, Check], object]
     standings: Callable[[Sequence[str]], Standings]
     survey: Callable[[Sequence[Path]], Survey]
     listed: Callable[[Callable[[], object]], Listed]
+    gathering: Callable[[], Gathering]
+    at_once: Callable[[], int]
     stop: Callable[[], object]
-    upkeep: Callable[[], object]
-    maintain: Callable[[], object]
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """``max_duration_s``: then nothing new starts, and what is in flight stops, to go on the next time. ``settle_s``:
-    recordings that changed within so many seconds are left alone. ``temporary_cache``: what is read is not remembered
-    longer than this run. ``trust_mtime``: a file of which only the change time moved is not read again.
+    """``jobs``: recordings under way at most, None: as many as keep the link busy. ``max_duration_s``: then nothing new
+    starts, and what is in flight stops, to go on the next time. ``settle_s``: recordings that changed within so many
+    seconds are left alone. ``temporary_cache``: what is read is not remembered longer than this run. ``trust_mtime``: a file
+    of which only the change time moved is not read again. ``skip_without_manifest``: such a recording is left for another
+    time; else it is a failure.
     """
 
-    jobs: int = 4
+    jobs: int | None = None
     existing: Existing = Existing.SKIP
     on_failure: OnFailure = OnFailure.CONTINUE
     max_duration_s: float | None = None
@@ -73,3 +72,4 @@ class BatchOptions:
     dry_run: bool = False
     temporary_cache: bool = False
     trust_mtime: bool = False
+    skip_without_manifest: bool = True

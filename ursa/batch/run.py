@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ursa.batch.estimate import Estimate
 from ursa.batch.find import Found
 from ursa.batch.have import changed_within, judge
 from ursa.batch.listed import Listed
-from ursa.batch.model import BatchOptions, Slot, Standing, Verbs
+from ursa.batch.model import BatchOptions, Pending, Standing, Verbs
 from ursa.batch.survey import Survey, Surveyed
 from ursa.catalog.standings import Standings
 from ursa.errors import (
@@ -29,7 +29,10 @@ from ursa.errors import (
     unexpected,
 )
 from ursa.manifest import check_rec_id, shown
+from ursa.parallel import in_order
 from ursa.policies import Existing, OnFailure
+from ursa.register.commit import Registered
+from ursa.register.gathering import Gathering
 from ursa.register.results import IngestPlan
 from ursa.register.several import Outcome, os_error_of, registered
 from ursa.telling import of_callback
@@ -44,20 +47,34 @@ FRESH_FOR_S = 60.0
 """So long what a walk found of a directory may be said of it; then it is walked once more."""
 
 _WAITING = 2_500
-"""Recordings that wait for their turn: a future each."""
-# Recordings that are in the bucket and wait for the catalog, besides those in flight: they share a commit, which takes
-# about as long for forty as for one.
-_REGISTERING = 48
-_log = logging.getLogger("ursa.batch")
+"""Recordings that may have ended and wait to be told, since an earlier one goes on: a future each."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """``twin``: the recording of the same rec_id that has its turn before this one."""
+    """``standing``: how it stands in the catalog. ``twin``: the recording of the same rec_id that has its turn before."""
 
     rec_dir: Path
-    twin: Future[Outcome] | None
+    standing: Standing | None = None
+    twin: Future[Outcome] | None = None
+    error: UrsaError | None = None
     future: Future[Outcome] = field(default_factory=Future)
+
+
+@dataclass
+class _Interrupt:
+    """The runner's switch: it is on once nobody asks for outcomes any more."""
+
+    stop: Callable[[], object]
+    on: bool = False
+
+    def is_set(self) -> bool:
+        return self.on
+
+    def set(self) -> None:
+        self.on = True
+        self.stop()
 
 
 @dataclass
@@ -76,8 +93,7 @@ class BatchRun:
     ended_by: UrsaError | None = None
     estimate: Estimate = field(default_factory=Estimate)
     _why_stopped: str | None = None
-    _pending: list[Future[Outcome] | None] = field(default_factory=list)
-    _todo: deque[_Task] = field(default_factory=deque)
+    _pending: deque[Future[Outcome]] = field(default_factory=deque)
     warn: Callable[[str], object] = lambda _words: None
     """Told, from any thread, what the run should not do in silence."""
     _survey: Survey = field(init=False)
@@ -86,6 +102,7 @@ class BatchRun:
     _forgotten_bytes: int = 0
     _answered_at: float = float("-inf")
     _standings: Standings = field(init=False)
+    _gathering: Gathering = field(init=False)
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -93,6 +110,7 @@ class BatchRun:
         self._standings = self.verbs.standings([name if _is_rec_id(name) else "" for name in names])
         self._survey = self.verbs.survey(self.found.rec_dirs)
         self._listed = self.verbs.listed(self._check)
+        self._gathering = self.verbs.gathering()
 
     @property
     def seconds(self) -> float:
@@ -113,15 +131,13 @@ class BatchRun:
         timer = self._timer()
         if self.options.existing is Existing.SKIP:
             self._survey.start()
-            # Beside the look into the catalog, which tells how many of these are to be listed.
-            self._listed.begin(sorted(set(filter(_is_rec_id, self._names[:_WAITING]))), 0)
+        # Beside the look into the catalog, which tells about how many objects they have.
+        self._list(0, min(_WAITING, len(self._names)), 0)
         try:
-            for outcome in self._outcomes():
-                self._count(outcome)
-                yield outcome
-                self.verbs.upkeep()
-            if self.counts["ok"] and not self.options.dry_run and self.ended_by is None:
-                self._maintain()
+            with self._gathering:
+                for outcome in self._outcomes():
+                    self._count(outcome)
+                    yield outcome
         finally:
             self._survey.stop()
             self._listed.close()
@@ -130,9 +146,9 @@ class BatchRun:
 
     def untold(self) -> Iterator[Outcome]:
         """Of an interrupted iteration: what had ended, some of it registered, and was not told since it waited its turn."""
-        ended, self._pending = self._pending, []
+        ended, self._pending = self._pending, deque()
         for future in ended:
-            if future is None or future.cancelled() or not future.done() or future.exception() is not None:
+            if not future.done() or future.exception() is not None:
                 continue
             outcome = future.result()
             if not (outcome.status == "skip" and outcome.reason.startswith(INTERRUPTED)):
@@ -145,31 +161,54 @@ class BatchRun:
             self.estimate = self.estimate.plus(outcome.plan)
 
     def _outcomes(self) -> Iterator[Outcome]:
-        rec_dirs = self.found.rec_dirs
-        threads = self.options.jobs + _REGISTERING
-        with ThreadPoolExecutor(threads, thread_name_prefix="ursa-recording") as pool:
-            try:
-                start = 0
-                while start < len(rec_dirs):
-                    # Not looked up, and not needed, where nothing new starts.
-                    until = self._looked_up(start)
-                    group = rec_dirs[start : min(until, start + _WAITING)]
-                    yield from self._group(pool, group)
-                    start += len(group)
-            except BaseException:
-                self._why_stopped = INTERRUPTED
-                self._survey.stop()
-                self.verbs.stop()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        switch = _Interrupt(self._interrupt)
+        tasks = in_order(switch, self._attempt, self._tasks(), self._at_once, waiting=_WAITING)
+        with closing(tasks):
+            for future in tasks:
+                outcome = future.result()
+                self._pending.popleft()
+                yield outcome
+
+    def _at_once(self) -> int:
+        return self.options.jobs or self.verbs.at_once()
+
+    def _interrupt(self) -> None:
+        self._why_stopped = self._why_stopped or INTERRUPTED
+        self._survey.stop()
+        self.verbs.stop()
+
+    def _tasks(self) -> Iterator[_Task]:
+        """The recordings, as their turn comes; looked up in the catalog some thousands at a time."""
+        names, until = self._names, 0
+        several = {name for name, count in Counter(names).items() if count > 1}
+        last: dict[str, Future[Outcome]] = {}
+        for number, rec_dir in enumerate(self.found.rec_dirs):
+            name = names[number]
+            if number >= until:
+                until = self._looked_up(number)
+            task = self._task(rec_dir, name, last.get(name))
+            if name in several:
+                # Halves on two roots, or the same recording twice: one after the other, so that the second sees the first.
+                last[name] = task.future
+            self._pending.append(task.future)
+            self._gathering.enter()
+            yield task
+        self._gathering.all_begun()
+
+    def _task(self, rec_dir: Path, name: str, twin: Future[Outcome] | None) -> _Task:
+        if self._is_stopped():
+            return _Task(rec_dir, twin=twin)
+        try:
+            return _Task(rec_dir, self._standings.of(name), twin)
+        except (UrsaError, OSError) as error:
+            return _Task(rec_dir, twin=twin, error=_as_ursa(error, rec_dir))
 
     def _looked_up(self, start: int) -> int:
         """How far the recordings from ``start`` on are looked up; where nobody can, nothing is tried."""
         if not self._is_stopped():
             try:
                 until = self._standings.begin(start)
-                if self.options.existing is Existing.SKIP:
-                    self._listed.begin(self._standings.registered, self._standings.files)
+                self._list(start, until, self._standings.files)
                 return until
             except UrsaError as error:
                 self._end_by(error)
@@ -177,57 +216,70 @@ class BatchRun:
                 self._end_by(os_error_of(error, None))
         return len(self.found.rec_dirs)
 
-    def _group(self, pool: ThreadPoolExecutor, group: Sequence[Path]) -> Iterator[Outcome]:
-        tasks: list[_Task] = []
-        for path in group:
-            # Halves on two roots, or the same recording twice: one after the other, so that the second sees the first.
-            twin = tasks[-1].future if tasks and tasks[-1].rec_dir.name == path.name else None
-            tasks.append(_Task(path, twin))
-        self._pending = [task.future for task in tasks]
-        self._todo.extend(tasks)
-        del tasks
-        for _ in range(self.options.jobs):
-            pool.submit(self._work, pool)
-        for i in range(len(self._pending)):
-            future = self._pending[i]
-            assert future is not None
-            outcome = future.result()
-            self._pending[i] = None
-            yield outcome
+    def _list(self, start: int, until: int, objects: int) -> None:
+        """Begin to list these, which have about so many objects."""
+        self._listed.begin(sorted(set(filter(_is_rec_id, self._names[start:until]))), objects)
 
-    def _work(self, pool: ThreadPoolExecutor) -> None:
-        """One recording after the other; who leaves its slot to register starts another thread in its place."""
-
-        def successor() -> None:
-            with suppress(RuntimeError):  # the pool is shut down: the run was interrupted
-                pool.submit(self._work, pool)
-
-        while self._todo:
-            try:
-                task = self._todo.popleft()
-            except IndexError:
-                return
-            slot = Slot(self._is_stopped, successor)
-            try:
-                task.future.set_result(self._attempt(task, slot))
-            except BaseException as error:  # noqa: BLE001  (it is raised where the outcome is asked for)
-                task.future.set_exception(error)
-            if slot.left:
-                return
-
-    def _attempt(self, task: _Task, slot: Slot) -> Outcome:
-        rec_dir, began = task.rec_dir, time.monotonic()
-        rec_id = rec_dir.name or rec_dir.absolute().name
-        again = task.twin is not None and task.twin.result().status != "have"
-        if self._why_stopped is not None:
-            return Outcome(rec_dir, rec_id, "skip", reason=self._why_stopped, reached=False)
+    def _attempt(self, task: _Task) -> Future[Outcome]:
+        """Up to its registration. The future has the outcome, which may come later."""
         try:
-            standing = self._standings.now(rec_id) if again else self._standings.of(rec_id)
-            outcome = self._judge(rec_dir, rec_id, standing, slot, again=again)
+            made = self._outcome(task)
+        except BaseException as error:  # noqa: BLE001  (it is raised where the outcome is asked for)
+            task.future.set_exception(error)
+        else:
+            if isinstance(made, Outcome):
+                task.future.set_result(made)
+            else:
+                self._register(task, made)
+        finally:
+            self._gathering.leave()
+        return task.future
+
+    def _register(self, task: _Task, sent: Pending) -> None:
+        began = time.monotonic()
+
+        def done(future: Future[Registered]) -> None:
+            try:
+                outcome = self._ended(task.rec_dir, began, lambda: self._registered(task.rec_dir, sent, future))
+            except BaseException as error:  # noqa: BLE001
+                task.future.set_exception(error)
+            else:
+                task.future.set_result(outcome)
+
+        self._gathering.register(sent.wanted).add_done_callback(done)
+
+    def _registered(self, rec_dir: Path, sent: Pending, future: Future[Registered]) -> Outcome:
+        return Outcome(rec_dir, _rec_id(rec_dir), "ok", result=sent.result(future.result()))
+
+    def _outcome(self, task: _Task) -> Outcome | Pending:
+        rec_dir, began, twin = task.rec_dir, time.monotonic(), task.twin
+        if twin is not None and not twin.done():
+            self._gathering.hurry()
+        again = twin is not None and twin.result().status != "have"
+        if self._why_stopped is not None:
+            return Outcome(rec_dir, _rec_id(rec_dir), "skip", reason=self._why_stopped, reached=False)
+        return self._ended(rec_dir, began, lambda: self._tried(task, again=again))
+
+    def _tried(self, task: _Task, *, again: bool) -> Outcome | Pending:
+        if task.error is not None:
+            raise task.error
+        rec_id = _rec_id(task.rec_dir)
+        standing = self._standings.now(rec_id) if again else task.standing
+        return self._judge(task.rec_dir, rec_id, standing, again=again)
+
+    def _ended(self, rec_dir: Path, began: float, action: Callable[[], _T]) -> _T | Outcome:
+        """What came of it; of an error that is this recording's, an outcome."""
+        rec_id = _rec_id(rec_dir)
+        made: _T | Outcome
+        try:
+            made = action()
         except RecordingExistsError as error:
-            outcome = registered(rec_dir, rec_id, error, self.options.existing)
+            made = registered(rec_dir, rec_id, error, self.options.existing)
         except ManifestNotFoundError as error:
-            outcome = Outcome(rec_dir, rec_id, "skip", error=error, reason=NO_MANIFEST)
+            if self.options.skip_without_manifest:
+                made = Outcome(rec_dir, rec_id, "skip", error=error, reason=NO_MANIFEST)
+            else:
+                made = Outcome(rec_dir, rec_id, "fail", error=error)
         except KeyboardInterrupt:
             why = f"{self._why_stopped or INTERRUPTED}; it goes on next time"
             return Outcome(rec_dir, rec_id, "skip", reason=why, reached=False)
@@ -235,11 +287,12 @@ class BatchRun:
             if of_callback(error):
                 self._why_stopped = INTERRUPTED
                 raise
-            outcome = Outcome(rec_dir, rec_id, "fail", error=_as_ursa(error, rec_dir))
-        self._heed(outcome, began)
-        return outcome
+            made = Outcome(rec_dir, rec_id, "fail", error=_as_ursa(error, rec_dir))
+        if isinstance(made, Outcome):
+            self._heed(made, began)
+        return made
 
-    def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None, slot: Slot, *, again: bool) -> Outcome:
+    def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None, *, again: bool) -> Outcome | Pending:
         check_rec_id(rec_id)
         options = self.options
         if options.settle_s and changed_within(str(rec_dir), options.settle_s):
@@ -261,15 +314,13 @@ class BatchRun:
         # Whoever has had its turn before this one has changed what was listed.
         objects = None if again else self._listed.objects(rec_id)
         try:
-            result = self.verbs.ingest(rec_dir, standing, slot, look, objects)
+            sent = self.verbs.send(rec_dir, standing, self._check, look, objects)
         except ManifestNotFoundError:
             if not options.reconstruct_missing or options.dry_run:
                 raise
-            self.verbs.reconstruct(rec_dir, slot)
-            result = self.verbs.ingest(rec_dir, standing, slot, look, objects)
-        if isinstance(result, IngestPlan):
-            return Outcome(rec_dir, rec_id, "ok", plan=result)
-        return Outcome(rec_dir, rec_id, "ok", result=result)
+            self.verbs.reconstruct(rec_dir, self._check)
+            sent = self.verbs.send(rec_dir, standing, self._check, look, objects)
+        return Outcome(rec_dir, rec_id, "ok", plan=sent) if isinstance(sent, IngestPlan) else sent
 
     def _warn_of(self, look: Surveyed) -> None:
         """Before a lot is read that the next run will have to read again."""
@@ -285,7 +336,7 @@ class BatchRun:
                 " name to remember that by: every run will read them again. --trust-mtime reads none of them."
             )
 
-    def _check(self) -> None:
+    def _check(self, *_: object) -> None:
         """Raises ``KeyboardInterrupt`` where the run was stopped."""
         if self._is_stopped():
             raise KeyboardInterrupt
@@ -319,13 +370,6 @@ class BatchRun:
         self.ended_by, self._why_stopped = error, f"not tried: {why}"
         self.verbs.stop()
 
-    def _maintain(self) -> None:
-        """What is registered stands, whatever becomes of this."""
-        try:
-            self.verbs.maintain()
-        except Exception:  # noqa: BLE001
-            _logged("the catalog could not be tidied after the run; what was registered stands")
-
     def _timer(self) -> threading.Timer | None:
         if self.options.max_duration_s is None:
             return None
@@ -347,10 +391,8 @@ def _is_rec_id(name: str) -> bool:
         return False
 
 
-def _logged(words: str) -> None:
-    """With the traceback, where there is a log: without one Python would print it on the terminal."""
-    if _log.hasHandlers():
-        _log.exception("%s", words)
+def _rec_id(rec_dir: Path) -> str:
+    return rec_dir.name or rec_dir.absolute().name
 
 
 def _as_ursa(error: Exception, rec_dir: Path) -> UrsaError:

@@ -6,8 +6,11 @@ of the columns that they come from.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +22,7 @@ from ursa.catalog.layout import overlapping
 from ursa.catalog.metadata import covers
 from ursa.catalog.reading import OpenTable
 from ursa.catalog.rows import ModalityRow, RecordingRow
-from ursa.catalog.where import NOTHING, by_rec_id, rec_ids_from_to
+from ursa.catalog.where import EVERYTHING, NOTHING, by_rec_id, rec_ids_from_to
 
 Standing = tuple[RecordingRow, tuple[ModalityRow, ...]]
 """How a recording stands in the catalog."""
@@ -66,6 +69,7 @@ class Standings:
         self._found = _Found(None, None)
         self._numbers: Mapping[str, int] = {}
         self._slices: dict[int, dict[str, Standing]] = {}
+        self._hashes: array[int] | None = None
         self._lock = threading.Lock()
 
     def begin(self, at: int) -> int:
@@ -100,6 +104,17 @@ class Standings:
                 self._see(self._from, self._until)
             number = self._numbers.get(rec_id)
             return None if number is None else self._rows(number // _ROWS_AT_ONCE).get(rec_id)
+
+    def may_have(self, recording_hash: str) -> bool:
+        """Whether a recording may be registered under this hash, as the catalog was when that was first asked. False is
+        certain: eight bytes are kept of each hash. Raises as ``begin``.
+        """
+        with self._lock:
+            if self._hashes is None:
+                self._hashes = _hashes(self._catalog())
+            wanted = _short(recording_hash)
+            at = bisect_left(self._hashes, wanted)
+            return at < len(self._hashes) and self._hashes[at] == wanted
 
     def now(self, rec_id: str) -> Standing | None:
         """How it stands at this moment. Raises as ``begin``."""
@@ -143,6 +158,17 @@ class Standings:
             own = [row for row in modalities.get(recording.rec_id, ()) if covers(recording, row)]
             own.sort(key=lambda row: (row.modality, row.worker_id))
             yield recording.rec_id, (recording, tuple(own))
+
+
+def _hashes(catalog: Catalog) -> array[int]:
+    """Of all recordings, sorted."""
+    with catalog.lock:
+        found = catalog.recordings.query("SELECT recording_hash FROM recordings", where=EVERYTHING)
+    return array("Q", sorted(_short(text) for chunk in found.column(0).chunks for text in chunk.to_pylist()))
+
+
+def _short(recording_hash: str) -> int:
+    return int.from_bytes(hashlib.blake2b(recording_hash.encode(), digest_size=8).digest(), "big")
 
 
 def _room(catalog: Catalog) -> int:

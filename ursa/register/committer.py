@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,12 +18,26 @@ from ursa.register.proving import Upgrade, upgrade_all
 MOST_AT_ONCE = 1000
 """Recordings in a commit; some 4,000 modality rows, which a table takes in a tenth of a second (docs/decisions/001)."""
 
+_log = logging.getLogger("ursa")
+
 
 @dataclass(slots=True, eq=False)
-class _Entry:
+class Entry:
+    """What is to be committed, and what became of it."""
+
     wanted: Registration | tuple[Upgrade, ...]
     outcome: Registered | BaseException | None = field(default=None)
     done: bool = False
+    future: Future[Registered] = field(default_factory=Future)
+
+    def tell(self) -> None:
+        """Whoever waits for the future has the outcome."""
+        if isinstance(self.outcome, BaseException):
+            if isinstance(self.wanted, tuple):
+                _log.warning("what was measured is not in the catalog yet: %s", self.outcome)
+            self.future.set_exception(self.outcome)
+        elif self.outcome is not None:
+            self.future.set_result(self.outcome)
 
 
 class Committer:
@@ -29,7 +45,7 @@ class Committer:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[Entry] = deque()
         self._turn = threading.Lock()
 
     def register(self, wanted: Registration) -> Registered:
@@ -44,7 +60,7 @@ class Committer:
             self._committed(wanted)
 
     def _committed(self, wanted: Registration | tuple[Upgrade, ...]) -> Registered | None:
-        entry = _Entry(wanted)
+        entry = Entry(wanted)
         self._waiting.append(entry)
         try:
             with self._turn:
@@ -59,7 +75,12 @@ class Committer:
             raise entry.outcome
         return entry.outcome
 
-    def _commit(self, group: list[_Entry]) -> None:
+    def commit(self, group: list[Entry]) -> None:
+        """Commit these together; each has its outcome then, whatever happens."""
+        with self._turn, suppress(Exception):
+            self._commit(group)
+
+    def _commit(self, group: list[Entry]) -> None:
         try:
             self._upgrade([entry for entry in group if isinstance(entry.wanted, tuple)])
             new = [entry for entry in group if not entry.done]
@@ -74,7 +95,7 @@ class Committer:
         for entry, outcome in zip(new, outcomes, strict=True):
             entry.outcome, entry.done = outcome, True
 
-    def _upgrade(self, group: list[_Entry]) -> None:
+    def _upgrade(self, group: list[Entry]) -> None:
         if not group:
             return
         try:
@@ -86,6 +107,6 @@ class Committer:
             entry.done = True
 
 
-def _rec_id(entry: _Entry) -> str:
+def _rec_id(entry: Entry) -> str:
     wanted = entry.wanted
     return wanted[0].rec_id if isinstance(wanted, tuple) else wanted.row.rec_id

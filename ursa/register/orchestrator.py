@@ -35,6 +35,7 @@ from ursa.manifest import shown
 from ursa.policies import Evidence
 from ursa.recording import MANIFEST_NAME, PARTICIPANT_NAME, LocalFile, clean_participant, scan_recording
 from ursa.register.build import Contents, Registration, registration
+from ursa.register.commit import Registered
 from ursa.register.decide import Decision, decide, identify
 from ursa.register.local import LocalRecording, read_local
 from ursa.register.memory import Memory, Remembering, source_of
@@ -67,14 +68,16 @@ class Request:
     """What is asked for: a recording that has been read and checked, and how to treat what is there already.
 
     ``standing``: how it stands in the catalog, where a batch has read that already; else it is looked up. Either way
-    it is decided again when the rows are written. ``objects``: what the bucket has under its prefix, where a batch has
-    listed that just now. ``seen_at``: since when its files are known to be what they are, on the monotonic clock.
+    it is decided again when the rows are written. ``may_be_there``: whether a hash may be a registered recording's.
+    ``objects``: what the bucket has under its prefix, where a batch has listed that. ``seen_at``: since when its files are
+    known to be what they are, on the monotonic clock.
     """
 
     local: LocalRecording
     participant: str | None
     options: Options
     standing: tuple[RecordingRow | None, tuple[ModalityRow, ...]] | None = None
+    may_be_there: Callable[[str], bool] = lambda _recording_hash: True
     objects: Sequence[ObjectInfo] | None = None
     seen_at: float = field(default_factory=time.monotonic)
 
@@ -255,6 +258,53 @@ def _silent_nodes(local: LocalRecording, registered: Sequence[ModalityRow], abse
 
 def ingest(services: Services, request: Request, callback: UploadCallback | None = None) -> IngestResult:
     """Path A. Raises what ``make_plan`` and ``ursa.transfer.upload.upload`` raise; then nothing is registered."""
+    sent = send(services, request, callback, registered_next=True)
+    return sent.result(services.register(sent.wanted))
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A recording that is in the bucket, proven; what is left is to register it. ``wanted``: its rows."""
+
+    wanted: Registration
+    _plan: IngestPlan
+    _sent: Sequence[Uploaded]
+    _progress: Progress
+    _requests: Callable[[], Mapping[str, int]]
+    _warnings: Sequence[str]
+    _evidence: Mapping[str, int]
+
+    def result(self, registered: Registered) -> IngestResult:
+        """What the ingest did, once that is done."""
+        plan, sent, progress = self._plan, self._sent, self._progress
+        progress.done()
+        return IngestResult(
+            recording=registered.row,
+            files_uploaded=sum(item.sent for item in sent),
+            files_skipped=plan.files_skipped + sum(not item.sent for item in sent),
+            bytes_uploaded=sum(item.item.file.size_bytes for item in sent if item.sent),
+            action=registered.action,
+            bytes_skipped=plan.bytes_skipped + sum(item.item.file.size_bytes for item in sent if not item.sent),
+            unlisted=len(plan.unlisted),
+            junk=len(plan.junk),
+            requests=self._requests(),
+            seconds=progress.seconds,
+            evidence=self._evidence,
+            unlisted_files=plan.unlisted,
+            absent_nodes=plan.absent_nodes,
+            warnings=tuple(self._warnings),
+            bytes_resumed=progress.bytes_resumed,
+            in_bucket=len(plan.in_bucket),
+            trusted=dict(Counter(item.trusted for item in plan.files if item.trusted and item.row.proven)),
+        )
+
+
+def send(
+    services: Services, request: Request, callback: UploadCallback | None = None, *, registered_next: bool = False
+) -> Sent:
+    """Path A up to the registration. Raises as ``ingest``. ``registered_next``: the catalog is asked meanwhile whether
+    anybody has committed.
+    """
     local = request.local
     progress = Progress(local.rec_id, callback)
     before = services.counter.snapshot()
@@ -277,39 +327,26 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
         plan, sent_sidecars = _as_sent(plan, attempts, warnings)
     progress.phase("prove")
     ready_at = time.monotonic()
-    begin(services.catalog.refresh_if_idle)
+    if registered_next:
+        begin(services.catalog.refresh_if_idle)
     files = _prove(services, plan, _file_rows(plan, done), sent_sidecars)
     proven_at = datetime.now(UTC)
     _check_directory(local, services.raw_prefix, request.options)
     progress.phase("register")
-    if services.stop.is_set():
-        raise KeyboardInterrupt
+    services.stop.check()
     if plan.proven is not None:
         # First: the rows are compared again as they are registered, and a claim that was found wrong would refuse ours.
         services.upgrade(plan.proven)
     etags = {item.item.key: item.etag for item in sent_sidecars}
     wanted = _registration(services.catalog, request, plan, files, etags, proven_at)
-    registered = services.register(replace(wanted, ready_at=ready_at))
-    progress.done()
-    sent = [*done.values(), *sent_sidecars]
-    return IngestResult(
-        recording=registered.row,
-        files_uploaded=sum(item.sent for item in sent),
-        files_skipped=plan.files_skipped + sum(not item.sent for item in sent),
-        bytes_uploaded=sum(item.item.file.size_bytes for item in sent if item.sent),
-        action=registered.action,
-        bytes_skipped=plan.bytes_skipped + sum(item.item.file.size_bytes for item in sent if not item.sent),
-        unlisted=len(plan.unlisted),
-        junk=len(plan.junk),
-        requests=services.counter.since(before),
-        seconds=progress.seconds,
-        evidence=dict(Counter(str(row.evidence) for row in files.values())),
-        unlisted_files=plan.unlisted,
-        absent_nodes=plan.absent_nodes,
-        warnings=tuple(warnings),
-        bytes_resumed=progress.bytes_resumed,
-        in_bucket=len(plan.in_bucket),
-        trusted=dict(Counter(item.trusted for item in plan.files if item.trusted and item.row.proven)),
+    return Sent(
+        replace(wanted, ready_at=ready_at),
+        plan,
+        [*done.values(), *sent_sidecars],
+        progress,
+        lambda: services.counter.since(before),
+        warnings,
+        dict(Counter(str(row.evidence) for row in files.values())),
     )
 
 
@@ -336,6 +373,7 @@ def _standing(catalog: Catalog, request: Request) -> _Standing:
         # A hash that the manifest itself states may be another recording's: better known before a byte moves. Where
         # there is none to ask about, this one does not wait for the catalog: others of the batch may be at a commit.
         asked = None if known_row else local.manifest.identity_hash
+        asked = asked if asked and request.may_be_there(asked) else None
         with catalog.lock if asked else nullcontext():
             rows = catalog.lookup_all([], [asked]) if asked else []
             existing = identify([known_row] if known_row else rows, local.rec_id, local.manifest.identity_hash)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ursa.errors import InvalidRecordingError, RecordingExistsError, StorageError, UrsaError, unexpected
+from ursa.errors import InvalidRecordingError, RecordingExistsError, StorageError, UrsaError
 from ursa.manifest import shown
 from ursa.policies import Existing
 from ursa.recording import os_error_in_words
 from ursa.register.results import IngestPlan, IngestResult
-from ursa.telling import of_callback
 
 Status = Literal["ok", "have", "skip", "fail"]
 
@@ -80,42 +77,3 @@ def _is_in(named: str, directory: Path) -> bool:
     """By its name, or by where links lead."""
     ways = (os.path.abspath, os.path.realpath)
     return any(Path(way(named)).is_relative_to(way(directory)) for way in ways)
-
-
-def ingest_several(
-    ingest_one: Callable[[Path], IngestResult],
-    rec_dirs: Iterable[Path],
-    *,
-    jobs: int,
-    existing: Existing,
-    stop: Callable[[], object],
-) -> Iterator[Outcome]:
-    """Outcomes in the order of ``rec_dirs``, ``jobs`` recordings in flight. ``stop`` is called on Ctrl-C."""
-
-    def attempt(rec_dir: Path) -> Outcome:
-        rec_id = rec_dir.absolute().name
-        try:
-            return Outcome(rec_dir, rec_id, "ok", result=ingest_one(rec_dir))
-        except RecordingExistsError as error:
-            return registered(rec_dir, rec_id, error, existing)
-        except UrsaError as error:
-            return Outcome(rec_dir, rec_id, "fail", error=error)
-        except OSError as error:
-            return Outcome(rec_dir, rec_id, "fail", error=os_error_of(error, rec_dir))
-        except Exception as error:
-            if of_callback(error):
-                raise
-            return Outcome(rec_dir, rec_id, "fail", error=unexpected(error, rec_id))
-
-    if jobs == 1:
-        yield from map(attempt, rec_dirs)
-        return
-    with ThreadPoolExecutor(jobs, thread_name_prefix="ursa-recording") as pool:
-        pending: deque[Future[Outcome]] = deque(pool.submit(attempt, rec_dir) for rec_dir in rec_dirs)
-        try:
-            while pending:
-                yield pending.popleft().result()
-        except BaseException:
-            stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise

@@ -23,7 +23,12 @@ def batch(
     roots: Annotated[
         list[str], typer.Argument(metavar="ROOT", help="Directories with rec_*/ directly below, or globs of them.")
     ],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight.")] = 8,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."
+        ),
+    ] = None,
     existing: Annotated[
         Existing, typer.Option(help="What to do with recordings that are registered with the same files.")
     ] = Existing.SKIP,

@@ -36,7 +36,12 @@ def ingest(
         Existing, typer.Option(help="What to do with recordings that are registered with the same files.")
     ] = Existing.ERROR,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Recordings in flight.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, max=64, metavar="N", help="Recordings in flight; follows the link otherwise."
+        ),
+    ] = None,
     transfers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Requests in flight; follows the link otherwise.")
     ] = None,
