@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ursa.parallel import as_they_come, in_order
+from ursa.parallel import as_they_come, awaited, by_executor, in_order
 from ursa.transfer.engine import Stop
 
 
@@ -130,3 +131,52 @@ def test_a_width_that_grows_is_used() -> None:
 
     assert list(in_order(Stop(), counted, range(64), lambda: width[0])) == [2 * number for number in range(64)]
     assert action.most > 1
+
+
+def test_an_executor_gets_some_ahead_and_results_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ursa.parallel._MOST_SUBMITTED", 5)
+    taken: list[int] = []
+
+    def items() -> Iterator[tuple[int]]:
+        for number in range(100):
+            taken.append(number)
+            yield (number,)
+
+    with ThreadPoolExecutor(3) as pool:
+        results = by_executor(pool, Action(), items())
+        assert next(results) == 0 and len(taken) == 5
+        assert list(results) == [2 * number for number in range(1, 100)]
+        action = Action(threading.Event())
+        some = by_executor(pool, action, [(number,) for number in range(5)])
+        waiting = threading.Thread(target=lambda: next(some), daemon=True)
+        waiting.start()
+        while not action.begun:
+            time.sleep(0.01)
+        assert action.hold is not None
+        action.hold.set()
+        waiting.join()
+        some.close()
+
+
+def test_what_waits_for_an_executor_hears_a_stop() -> None:
+    stop, hold = Stop(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        busy, never = pool.submit(hold.wait, 30), pool.submit(int)
+        threading.Timer(0.1, stop.set).start()
+        with pytest.raises(KeyboardInterrupt):
+            awaited(never, stop)
+        assert never.cancelled() and not busy.done()
+        hold.set()
+    assert awaited(busy, stop) is True
+
+
+def test_a_part_of_a_stop() -> None:
+    """Set with the whole, also where that was set before; alone it stops nobody else."""
+    whole = Stop()
+    with whole.part() as one, whole.part() as other:
+        one.fail(ValueError("one"))
+        assert one.is_set() and not other.is_set() and not whole.is_set()
+        whole.set()
+        assert other.is_set() and other.error is None
+    with whole.part() as late:
+        assert late.is_set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import unicodedata
 from collections.abc import Callable
@@ -18,13 +19,11 @@ from ursa import (
     InvalidRecordingError,
     ManifestError,
     MissingFilesError,
-    ReconstructResult,
     StorageError,
     WritesNotEnabledError,
     derive_recording_hash,
 )
 from ursa.manifest import parse_manifest
-from ursa.reconstruct import reconstruct_several
 from ursa.recording import classify
 
 
@@ -375,15 +374,33 @@ def test_several_in_flight_are_all_stopped(lab: Lab) -> None:
         lab.fill(RAW, rec_id)
     with lab.data() as data:
 
-        def one(ref: str | Path) -> ReconstructResult:
+        def progress(event: HashProgress) -> None:
             # All but the first are held up just before they write.
-            waiting = at_write(lambda: time.sleep(0.3)) if ref != rec_ids[0] else None
-            return data.reconstruct(str(ref), progress=waiting)
+            if event.phase == "write" and event.rec_id != rec_ids[0]:
+                time.sleep(0.3)
 
-        outcomes = reconstruct_several(one, rec_ids, jobs=3, stop=data.stop)
+        outcomes = data.reconstruct_several(rec_ids, jobs=3, progress=progress)
         first = next(outcomes)
         with pytest.raises(KeyboardInterrupt):
             outcomes.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
     assert first.result is not None and first.result.action == "made"
     made = [rec_id for rec_id in rec_ids if (lab.recordings / rec_id / "manifest.json").exists()]
     assert len(made) < len(rec_ids)
+
+
+def test_several_are_under_way_at_once_and_told_in_order(lab: Lab) -> None:
+    rec_ids = [f"rec_20260101_00000{number}_a0" for number in range(6)]
+    for rec_id in rec_ids[:5]:
+        lab.fill(RAW, rec_id)
+    all_of_them = threading.Barrier(5, timeout=30)
+
+    def progress(event: HashProgress) -> None:
+        if event.phase == "plan":
+            all_of_them.wait()
+
+    with lab.data() as data:
+        outcomes = list(data.reconstruct_several(rec_ids, progress=progress))
+        assert [outcome.rec_id for outcome in outcomes] == rec_ids
+        assert [outcome.result.action if outcome.result else None for outcome in outcomes] == ["made"] * 5 + [None]
+        assert isinstance(outcomes[-1].error, InvalidRecordingError)
+        assert list(data.reconstruct_several([])) == []

@@ -19,7 +19,7 @@ from trips import depth, trace
 
 _TRIES = 3
 _RECORDINGS = 12
-_CONFIG = """profiles:
+CONFIG = """profiles:
   r2:
     endpoint_url: {url}
     raw: {{bucket: {raw}, prefix: recordings/}}
@@ -34,7 +34,7 @@ def bench(weed_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> It
     """A catalog of a few recordings behind a proxy."""
     with FaultProxy(weed_server.endpoint_url) as proxy:
         buckets = make_buckets(weed_server)
-        config = _CONFIG.format(url=proxy.url, raw=buckets.raw, assets=buckets.assets)
+        config = CONFIG.format(url=proxy.url, raw=buckets.raw, assets=buckets.assets)
         yield filled(tmp_path_factory.mktemp("far"), proxy, weed_server, config, _RECORDINGS)
 
 

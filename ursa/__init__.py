@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ursa.rebuild.back import BackResult
     from ursa.rebuild.run import RebuildResult
     from ursa.reconstruct.results import Made, ReconstructResult
-    from ursa.register.from_r2 import BucketPlan
+    from ursa.register.from_r2_plan import BucketPlan
     from ursa.register.participants import BackfillPlan, BackfillResult, ParticipantsOverview
     from ursa.register.results import IngestPlan, IngestResult
     from ursa.register.several import Outcome
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from ursa.verify import FileCheck, RecordingCheck
 
 _HOMES = {
-    "ursa.register.from_r2": ("BucketPlan",),
+    "ursa.register.from_r2_plan": ("BucketPlan",),
     "ursa.rebuild.back": ("BackResult",),
     "ursa.rebuild.run": ("RebuildResult",),
     "ursa.batch.estimate": ("Estimate",),

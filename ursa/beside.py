@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S")
 
 _AT_ONCE = 32
 _AHEAD = 8
@@ -63,6 +64,10 @@ def begin(action: Callable[[], T]) -> Future[T]:
 
 @overload
 def at_once(one: Callable[[], R], other: Callable[[], T], /) -> tuple[R, T]: ...
+
+
+@overload
+def at_once(one: Callable[[], R], other: Callable[[], T], third: Callable[[], S], /) -> tuple[R, T, S]: ...
 
 
 @overload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -46,12 +46,13 @@ from ursa.errors import (
     UsageError,
 )
 from ursa.events import DownloadCallback, HashCallback, UploadCallback
-from ursa.parallel import RemoteCall, as_they_come, by_executor, cancelling, result_of, submit
+from ursa.parallel import RemoteCall, as_they_come, awaited, by_executor, in_order, submit
 from ursa.policies import Evidence, Existing, Level, ModalityOnConflict, OnConflict, OnFailure, choice
 from ursa.recording import MANIFEST_NAME, load_manifest, scan_recording
 from ursa.register import from_r2, orchestrator, verbs
 from ursa.register.committer import Committer
 from ursa.register.files import file_rows
+from ursa.register.from_r2_plan import BucketPlan, make_plan, plan_several
 from ursa.register.gathering import Gathering
 from ursa.register.in_parts import with_parts
 from ursa.register.planning import Options
@@ -84,6 +85,10 @@ if TYPE_CHECKING:
 _VERIFIED_AT_ONCE = 1_000
 # So many recordings are listed before it is known whether they are registered.
 _LISTED_EARLY = 8
+# One is read while another is looked through or gets its manifest; more only make a disk seek.
+_DIRECTORIES_AT_ONCE = 2
+# Recordings of the bucket that are planned together: the catalog is asked once for all of them.
+_PLANNED_TOGETHER = 100
 
 _log = logging.getLogger("ursa")
 
@@ -242,53 +247,74 @@ class DataInterface(Access):
             MissingFilesError, StorageError: objects vanished or changed meanwhile. WritesNotEnabledError, CredentialsError,
             ConfigError. Whatever is raised, no manifest is written.
         """
-        from ursa.reconstruct import Bucket, reconstruct
-
         if not dry_run:
             self._require("raw_rw", "reconstruct")
         with self._running() as stop:
-            return reconstruct(Bucket.of(self, stop, dry_run=dry_run), rec_id, dry_run=dry_run, callback=progress)
+            return self._reconstruct(rec_id, dry_run, progress, stop)
+
+    def _reconstruct(self, rec_id: str, dry_run: bool, progress: HashCallback | None, stop: Stop) -> ReconstructResult:
+        from ursa.reconstruct import Bucket, reconstruct
+
+        return reconstruct(Bucket.of(self, stop, dry_run=dry_run), rec_id, dry_run=dry_run, callback=progress)
 
     def reconstruct_several(
         self,
         refs: Iterable[Path | str],
         *,
-        jobs: int = 1,
+        jobs: int | None = None,
         dry_run: bool = False,
         executor: Executor | None = None,
         progress: HashCallback | None = None,
-    ) -> Iterator[ReconstructOutcome]:
+    ) -> Generator[ReconstructOutcome]:
         """Path C for several recordings; an outcome each, in their order. One failure never stops the rest.
 
         Args:
             refs: a ``Path`` is a directory, text a rec_id in the bucket.
-            jobs: recordings in flight in this process; ``progress`` is then called from several threads.
+            jobs: the most recordings in flight in this process; None follows the link.
             executor: any ``concurrent.futures.Executor``: recordings of the bucket are read in its workers, which make
                 connections of their own and tell no progress. Directories are read here.
+            progress: called from several threads.
 
         Raises:
             WritesNotEnabledError, UsageError; what happens to a recording is in its outcome.
         """
-        from ursa.reconstruct import reconstruct_several
-
         wanted = list(dict.fromkeys(refs))
         if not dry_run:
             self._require("raw_rw", "reconstruct")
-        if jobs < 1:
-            raise UsageError(f"jobs is {jobs}; at least one recording must be in flight")
-        submitted: dict[Path | str, Future[ReconstructResult]] = {}
+        return self._reconstructed(wanted, _jobs(jobs), dry_run, executor, progress)
+
+    def _reconstructed(
+        self,
+        refs: Sequence[Path | str],
+        jobs: int | None,
+        dry_run: bool,
+        executor: Executor | None,
+        progress: HashCallback | None,
+    ) -> Generator[ReconstructOutcome]:
+        from ursa.reconstruct import reconstruct_several
+
+        most = jobs or (_DIRECTORIES_AT_ONCE if any(isinstance(ref, Path) for ref in refs) else max(1, len(refs)))
+        remote: dict[Path | str, Future[ReconstructResult]] = {}
         if executor is not None:
             call = self._remote("_reconstruct_one")
-            submitted |= {ref: submit(executor, call, ref, dry_run) for ref in wanted if not isinstance(ref, Path)}
+            remote |= {ref: submit(executor, call, ref, dry_run) for ref in refs if not isinstance(ref, Path)}
+        with self._running() as stop:
 
-        def one(ref: Path | str) -> ReconstructResult:
-            if isinstance(ref, Path):
-                return self.reconstruct_dir(ref, dry_run=dry_run, progress=progress)
-            if ref in submitted:
-                return result_of(submitted[ref])
-            return self.reconstruct(ref, dry_run=dry_run, progress=progress)
+            def one(ref: Path | str) -> ReconstructResult:
+                if ref in remote:
+                    return awaited(remote[ref], stop)
+                with stop.part() as own:
+                    if isinstance(ref, Path):
+                        return self._reconstruct_dir(ref, dry_run, progress, own)
+                    return self._reconstruct(ref, dry_run, progress, own)
 
-        return cancelling(submitted.values(), reconstruct_several(one, wanted, jobs=jobs, stop=self.stop))
+            try:
+                yield from reconstruct_several(
+                    one, refs, stop=stop, at_once=lambda: min(most, self._engine.recordings_at_once())
+                )
+            finally:
+                for future in remote.values():
+                    future.cancel()
 
     def _reconstruct_one(self, rec_id: str, dry_run: bool) -> ReconstructResult:
         """In an executor's worker."""
@@ -306,17 +332,22 @@ class DataInterface(Access):
             ManifestError: a manifest is there and is broken. FileChangedError: files are still being written.
             StorageError: the directory can't be read or written. Whatever is raised, no manifest is written.
         """
+        with self._running() as stop:
+            return self._reconstruct_dir(Path(rec_dir), dry_run, progress, stop)
+
+    def _reconstruct_dir(
+        self, rec_dir: Path, dry_run: bool, progress: HashCallback | None, stop: Stop
+    ) -> ReconstructResult:
         from ursa.reconstruct import reconstruct_dir
 
-        with self._running() as stop:
-            return reconstruct_dir(
-                Path(rec_dir),
-                engine=self._engine,
-                stop=stop,
-                key_prefix=self.profile.raw.prefix,
-                dry_run=dry_run,
-                callback=progress,
-            )
+        return reconstruct_dir(
+            rec_dir,
+            engine=self._engine,
+            stop=stop,
+            key_prefix=self.profile.raw.prefix,
+            dry_run=dry_run,
+            callback=progress,
+        )
 
     def missing_manifests(
         self, *, on_left_out: Callable[[str, UrsaError], object] = lambda _name, _error: None
@@ -531,14 +562,26 @@ class DataInterface(Access):
                 self._services(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, progress)
             )
 
-    def plan_from_r2(
-        self, rec_id: str, participant: str | None = None, *, overwrite: bool = False
-    ) -> from_r2.BucketPlan:
+    def plan_from_r2(self, rec_id: str, participant: str | None = None, *, overwrite: bool = False) -> BucketPlan:
         """What ``ingest_from_r2`` would do; writes nothing, needs no ``enable_writes``. Raises the same errors."""
         with self._running() as stop:
-            return from_r2.make_plan(
+            return make_plan(
                 self._planning(stop), rec_id, participant, overwrite=overwrite, progress=Progress(rec_id, None)
             )
+
+    def plan_from_r2_several(
+        self, rec_ids: Iterable[str], participant: str | None = None, *, overwrite: bool = False
+    ) -> Generator[tuple[str, BucketPlan | UrsaError]]:
+        """What ``ingest_from_r2_several`` would do: rec_id and plan, or why there is none, of each once, in their order."""
+        told = {rec_id: Progress(rec_id, None) for rec_id in rec_ids}
+        with self._running() as stop:
+            services = self._planning(stop)
+            planned = plan_several(
+                services, list(told), participant, overwrite=overwrite, told=told, together=_PLANNED_TOGETHER
+            )
+            with contextlib.closing(planned) as groups:
+                for plans in groups:
+                    yield from plans.items()
 
     def ingest_from_r2_several(
         self,
@@ -548,7 +591,7 @@ class DataInterface(Access):
         overwrite: bool = False,
         progress: UploadCallback | None = None,
     ) -> list[Outcome]:
-        """Path B for several recordings, read side by side, their rows in one group commit; an ``Outcome`` each.
+        """Path B for several recordings, read side by side, their rows in group commits; an ``Outcome`` each.
 
         One failure never stops the rest. ``progress`` is called from several threads.
         """
@@ -1198,13 +1241,13 @@ class DataInterface(Access):
         from ursa.rebuild.derive import derive
 
         source = self._source(stop, self._home.author.by)
-        return lambda wanted: as_they_come(
+        return lambda wanted: in_order(
             stop, lambda item: derive(source, *item), wanted, self._engine.recordings_at_once
         )
 
     def _derive_by(self, executor: Executor) -> Deriver:
         call, by = self._remote("_derive_one"), self._home.author.by
-        return lambda wanted: by_executor(executor, call, [(by, *item) for item in wanted])
+        return lambda wanted: by_executor(executor, call, ((by, *item) for item in wanted))
 
     def _derive_one(
         self,
@@ -1261,7 +1304,7 @@ class DataInterface(Access):
 
     def _planning(self, stop: Stop) -> Services:
         """For a plan, which writes nothing, whatever is enabled."""
-        return replace(self._services(stop), upgrade=lambda _wanted: None)
+        return replace(self._services(stop), upgrade=lambda *_wanted: None)
 
     def _services(self, stop: Stop) -> Services:
         with self._opening:

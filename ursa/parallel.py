@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import pickle
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +22,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _AHEAD = 2  # times as many results as are under way may wait for an earlier one
+_MOST_SUBMITTED = 1000
+_LOOKS_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,19 @@ class _Run(Generic[T, R]):
                 self._changed.notify_all()
 
 
-def by_executor(executor: Executor, call: Callable[..., R], items: Sequence[tuple[Any, ...]]) -> Iterator[R]:
-    """As ``as_they_come``, in the executor's workers; ``call`` gets an item's members as its arguments."""
-    yield from _as_they_come([submit(executor, call, *item) for item in items], result_of)
+def by_executor(executor: Executor, call: Callable[..., R], items: Iterable[tuple[Any, ...]]) -> Generator[R]:
+    """As ``in_order``, in the executor's workers, which get a thousand ahead; ``call`` gets an item's members."""
+    futures: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            futures.append(submit(executor, call, *item))
+            if len(futures) >= _MOST_SUBMITTED:
+                yield result_of(futures.popleft())
+        while futures:
+            yield result_of(futures.popleft())
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def submit(executor: Executor, call: Callable[..., R], *arguments: Any) -> Future[R]:
@@ -203,30 +216,22 @@ def result_of(future: Future[R]) -> R:
         raise _worker_failed(error) from error
 
 
+def awaited(future: Future[R], stop: Switch) -> R:
+    """As ``result_of``; where ``stop`` is set before it is there, what has not begun never does.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    while not wait([future], timeout=_LOOKS_EVERY_S).done:
+        if stop.is_set():
+            future.cancel()
+            raise KeyboardInterrupt
+    return result_of(future)
+
+
 def _worker_failed(error: Exception) -> StorageError:
     return StorageError(
         f"a worker of the executor failed: {type(error).__name__}: {shown(str(error), 400)}",
         hint="Is the same ursa installed there, and does its profile find credentials there? Then run the same command"
         " again.",
     )
-
-
-def cancelling(futures: Collection[Future[Any]], results: Iterator[R]) -> Iterator[R]:
-    """``results``; however that ends, none of these futures begins afterwards."""
-    try:
-        yield from results
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _as_they_come(
-    futures: Sequence[Future[R]], result: Callable[[Future[R]], R] = lambda future: future.result()
-) -> Iterator[R]:
-    try:
-        for future in as_completed(futures):
-            yield result(future)
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise

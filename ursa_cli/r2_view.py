@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ursa_cli.session import Session
 
 if TYPE_CHECKING:
     from ursa import DataInterface, IngestResult, Outcome, UploadProgress
-    from ursa.register.from_r2 import BucketPlan
+    from ursa.register.from_r2_plan import BucketPlan
 
 _SHOWN = 10
 
@@ -66,14 +67,13 @@ def plans(
     """Print what would be registered; raises ``typer.Exit`` with the first refusal's code."""
     wanted = list(dict.fromkeys(rec_ids))
     failed: list[UrsaError] = []
-    for rec_id in wanted:
-        try:
-            plan = data.plan_from_r2(rec_id, participant, overwrite=overwrite)
-        except UrsaError as error:
-            failed.append(error)
-            ingest_view.failed(session, rec_id, error, alone=len(wanted) == 1)
-        else:
-            _plan(session, plan)
+    with closing(data.plan_from_r2_several(wanted, participant, overwrite=overwrite)) as planned:
+        for rec_id, plan in planned:
+            if isinstance(plan, UrsaError):
+                failed.append(plan)
+                ingest_view.failed(session, rec_id, plan, alone=len(wanted) == 1)
+            else:
+                _plan(session, plan)
     _finish(session, "can be registered", len(wanted) - len(failed), failed)
 
 

@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ class Choice:
     all_missing: bool
     yes: bool
     dry_run: bool
-    jobs: int
+    jobs: int | None
     transfers: int | None
     dask: str | None = None
 
@@ -104,15 +105,17 @@ def _outcomes(session: Session, data: DataInterface, refs: list[str | Path], cho
             bars.hash(event)
 
         try:
-            for outcome in data.reconstruct_several(
+            several = data.reconstruct_several(
                 refs, jobs=choice.jobs, dry_run=choice.dry_run, executor=workers, progress=follow
-            ):
-                in_flight.pop(outcome.rec_id, None)
-                bars.finished(outcome.rec_id)
-                with bars.print_above():
-                    counts[_tell(session, outcome)] += 1
-                code = code or (outcome.error.exit_code if outcome.error else 0)
-                following += _next(session, outcome)
+            )
+            with closing(several) as outcomes:
+                for outcome in outcomes:
+                    in_flight.pop(outcome.rec_id, None)
+                    bars.finished(outcome.rec_id)
+                    with bars.print_above():
+                        counts[_tell(session, outcome)] += 1
+                    code = code or (outcome.error.exit_code if outcome.error else 0)
+                    following += _next(session, outcome)
         except KeyboardInterrupt:
             raise _interrupted(in_flight) from None
     session.out.record("summary", **counts, exit_code=code, next=following)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from r2_tools import FILES, REC, Local, local_store, rows
 
+import ursa.register.from_r2 as from_r2
 from helpers import make_recording
 from ursa import (
     ConflictError,
@@ -16,6 +17,7 @@ from ursa import (
     MissingFilesError,
     RecordingExistsError,
     UploadProgress,
+    UrsaError,
     participant_id,
 )
 
@@ -113,3 +115,46 @@ def test_a_callback_that_raises_registers_nothing(local: Local, data: DataInterf
     with pytest.raises(RuntimeError, match="enough"):
         data.ingest_from_r2_several(MANY, progress=stop)
     assert data.list_recordings() == []
+
+
+def test_more_than_a_group(local: Local, data: DataInterface, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit a table for each; who is in a later group is decided after those before."""
+    monkeypatch.setattr(from_r2, "MOST_AT_ONCE", 12)
+    put_many(local, tmp_path)
+    for name in (MANY[0], MANY[29]):
+        local.put(make_recording(tmp_path / "twins", name, FILES, recording_hash="ab" * 32))
+    before = versions(data)
+    outcomes = data.ingest_from_r2_several(MANY)
+    assert [outcome.rec_id for outcome in outcomes] == MANY
+    assert [type(outcome.error) for outcome in outcomes] == [type(None)] * 29 + [ConflictError]
+    assert [after - was for after, was in zip(versions(data), before, strict=True)][:2] == [3, 3]
+    assert [row.rec_id for row in data.list_recordings()] == MANY[:29]
+
+
+def test_plans_are_those_of_each_alone(local: Local, data: DataInterface, tmp_path: Path) -> None:
+    """In order, each once; the same plan or the same error. Nothing is written."""
+    put_many(local, tmp_path)
+    (local.bucket / MANY[1] / "eeg_a" / "seg_000.edf").unlink()
+    local.put(make_recording(tmp_path / "nas", REC, FILES, recording_hash="ab" * 32))
+    data.ingest_from_r2(REC)
+    local.put(make_recording(tmp_path / "twin", MANY[4], FILES, recording_hash="ab" * 32))
+    before = versions(data)
+    asked = [MANY[4], MANY[3], REC, MANY[1], "rec_../etc", MANY[0], MANY[3]]
+    planned = list(data.plan_from_r2_several(asked, "Aria Lin"))
+    assert [name for name, _ in planned] == list(dict.fromkeys(asked))
+    for name, found in planned:
+        if isinstance(found, UrsaError):
+            with pytest.raises(type(found)) as alone:
+                data.plan_from_r2(name, "Aria Lin")
+            assert alone.value.message == found.message and alone.value.hint == found.hint
+        else:
+            assert found == data.plan_from_r2(name, "Aria Lin")
+    assert [type(found).__name__ for _, found in planned] == [
+        "ConflictError",
+        "BucketPlan",
+        "RecordingExistsError",
+        "MissingFilesError",
+        "InvalidRecordingError",
+        "BucketPlan",
+    ]
+    assert versions(data) == before

@@ -50,17 +50,16 @@ def test_path_b_looks_again_before_the_rows(
     change: str, several: bool, data: DataInterface, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(make_recording(tmp_path / "nas", REC, FILES), bucket(tmp_path))
-    make_plan = from_r2.make_plan
+    look_again = from_r2.look_again
 
-    def then_changed(*args: Any, **options: Any) -> from_r2.BucketPlan:
-        plan = make_plan(*args, **options)
+    def once_changed(*args: Any) -> None:
         victim = bucket(tmp_path) / "eeg_a" / "a.edf"
         victim.unlink()
         if change == "replaced":
             victim.write_bytes(b"xyz" * 50)
-        return plan
+        look_again(*args)
 
-    monkeypatch.setattr(from_r2, "make_plan", then_changed)
+    monkeypatch.setattr(from_r2, "look_again", once_changed)
     if several:
         (outcome,) = data.ingest_from_r2_several([REC])
         assert isinstance(outcome.error, MissingFilesError) and outcome.error.paths == ("eeg_a/a.edf",)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 from ursa.catalog._pointer import Pointer
@@ -26,16 +28,16 @@ from ursa.rebuild.state import Done, Started, State, done, fingerprint, latest
 from ursa.store import Store
 
 CHUNK = 500
-"""Recordings that are derived and committed together."""
+"""Recordings that are looked up together, and committed together."""
 
 Wanted = tuple[str, RecordingRow | None, tuple[ModalityRow, ...], datetime | None]
 """What ``derive`` takes: rec_id, the live rows, and since when what arrives is left alone."""
 
 
 class Deriver(Protocol):
-    """Derives recordings, side by side, here or in an executor's workers; in any order."""
+    """Derives recordings, many at once, here or in an executor's workers; in their order."""
 
-    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Derived]: ...
+    def __call__(self, wanted: Iterable[Wanted]) -> Generator[Derived]: ...
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,16 @@ class _Run:
     resumed: str = ""
     total: int = 0
     finished: int = 0
+    passed: int = 0  # as they were done before
 
     def tell(self, phase: HashPhase, rec_id: str = "") -> None:
         """Recordings count as files here: a rebuild reads bytes only where nobody states a sha256."""
         if self.callback is None:
             return
         elapsed = time.monotonic() - self.started
-        left = elapsed / self.finished * (self.total - self.finished) if self.finished else None
-        self.callback(HashProgress(phase, rec_id, "", 0, 0, self.finished, self.total, elapsed, eta_s=left))
+        done = self.finished + self.passed
+        left = elapsed / done * (self.total - done) if done else None
+        self.callback(HashProgress(phase, rec_id, "", 0, 0, done, self.total, elapsed, eta_s=left))
 
 
 def rebuild(
@@ -239,39 +243,58 @@ def _settle(run: _Run, age_s: float) -> None:
 
 
 def _fill(run: _Run, rec_ids: Sequence[str], *, again: Collection[str] = (), since: datetime | None = None) -> None:
-    """Derive and commit, a chunk at a time, what is not done, or was done from rows that have changed since.
+    """Derive and commit, a chunk at a time, what is not done, or was done from rows that have changed since. The next ones
+    are read while a chunk is committed.
 
     ``again``: what is derived whether or not that is so.
     """
-    run.total, run.finished = len(rec_ids), 0
+    run.total, run.finished, run.passed = len(rec_ids), 0, 0
     run.tell("plan")
+    prints: dict[str, str] = {}
+    more = bool(rec_ids)
+    with closing(run.site.derive(_wanted(run, rec_ids, again, since, prints))) as derived:
+        while more:
+            chunk = list(_told(run, islice(derived, CHUNK)))
+            more = len(chunk) == CHUNK
+            _put(run, chunk, prints)
+            run.tell("write", chunk[-1].rec_id if chunk else rec_ids[-1])
+
+
+def _wanted(
+    run: _Run, rec_ids: Sequence[str], again: Collection[str], since: datetime | None, prints: dict[str, str]
+) -> Iterator[Wanted]:
+    """What is to be derived. ``prints`` gets the fingerprint of the live rows that each is derived from."""
     for start in range(0, len(rec_ids), CHUNK):
+        run.site.stopped()
         names = rec_ids[start : start + CHUNK]
         live = run.old.registered(names)
-        wanted: list[Wanted] = [
-            (name, *live.get(name, (None, ())), since)
-            for name in names
-            if name in again or name not in run.known or run.known[name].fingerprint != _print(live, name)
-        ]
-        run.finished += len(names) - len(wanted)
-        derived = fill.without_doubles(run.old, run.new, run.taken, _derived(run, wanted))
-        if derived:
-            chunk = [done(item, _print(live, item.rec_id)) for item in derived]
-            if run.new is not None:
-                fill.put(run.new, derived, run.fence)
-                run.state.add_chunk(run.new.pointer.prefix, chunk)
-            run.known |= latest(chunk)
-        run.tell("write", names[-1])
+        for name in names:
+            now = _print(live, name)
+            if name in again or name not in run.known or run.known[name].fingerprint != now:
+                prints[name] = now
+                yield (name, *live.get(name, (None, ())), since)
+            else:
+                run.passed += 1
 
 
-def _derived(run: _Run, wanted: Sequence[Wanted]) -> list[Derived]:
-    derived: list[Derived] = []
-    for item in run.site.derive(wanted) if wanted else ():
+def _told(run: _Run, derived: Iterable[Derived]) -> Iterator[Derived]:
+    for item in derived:
         run.site.stopped()
-        derived.append(item)
         run.finished += 1
         run.tell("file_done", item.rec_id)
-    return derived
+        yield item
+
+
+def _put(run: _Run, derived: Sequence[Derived], prints: dict[str, str]) -> None:
+    """Commit what was derived, and note that."""
+    kept = fill.without_doubles(run.old, run.new, run.taken, derived)
+    if not kept:
+        return
+    chunk = [done(item, prints.pop(item.rec_id)) for item in kept]
+    if run.new is not None:
+        fill.put(run.new, kept, run.fence)
+        run.state.add_chunk(run.new.pointer.prefix, chunk)
+    run.known |= latest(chunk)
 
 
 def _print(live: Mapping[str, tuple[RecordingRow, tuple[ModalityRow, ...]]], rec_id: str) -> str:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from ursa.beside import ahead, each
 from ursa.catalog._pointer import POINTER_NAME, Pointer, is_catalog_prefix, overlap, read_pointer
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.errors import StorageError
@@ -134,12 +135,13 @@ class State:
 
         A chunk that is not as ``add_chunk`` writes it counts for nothing: its recordings are derived again.
         """
-        for info in sorted(self._store.list(f"{self._prefix}{prefix}/_rebuild/"), key=lambda info: info.key):
-            data, _ = self._store.read(info.key)
+        keys = sorted(info.key for info in self._store.list(f"{self._prefix}{prefix}/_rebuild/"))
+        for key, read in zip(keys, ahead(self._store.read, keys), strict=True):
+            data, _ = read.result()
             try:
                 yield from [_read_done(item) for item in orjson.loads(data)]
             except (ValueError, TypeError, KeyError) as error:
-                _log.warning("%s/%s counts for nothing: %s", self._store.uri, info.key, error)
+                _log.warning("%s/%s counts for nothing: %s", self._store.uri, key, error)
 
     def add_chunk(self, prefix: str, done: Sequence[Done]) -> None:
         """Note a chunk, after its rows were committed."""
@@ -151,10 +153,9 @@ class State:
     def drop(self, prefix: str) -> int:
         """Delete everything below a prefix that was never live; returns how many objects. Raises as ``refuse_in_use``."""
         self.refuse_in_use(prefix, read_pointer(self._store, self._prefix))
-        infos = list(self._store.list(f"{self._prefix}{prefix}/"))
-        for info in infos:
-            self._store.delete(info.key)
-        return len(infos)
+        keys = [info.key for info in self._store.list(f"{self._prefix}{prefix}/")]
+        each(self._store.delete, keys)
+        return len(keys)
 
     def _free_prefix(self) -> str:
         number = 2

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ursa.access import Access
+from ursa.beside import at_once
 from ursa.bucket.proof import Proofs
 from ursa.errors import UrsaError, named
 from ursa.manifest import shown
@@ -87,11 +88,14 @@ def make_plan(
     prefix = f"{bucket.raw_prefix}{rec_id}/"
     contents = read_contents(rec_id, prefix, listing)
     check_raw(rec_id, contents)
-    participant = _participant(bucket.store, contents.participant)
-    checkpoint.load()
+    participant, warnings, _ = at_once(
+        lambda: _participant(bucket.store, contents.participant),
+        lambda: _warnings(bucket.store, prefix, contents),
+        checkpoint.load,
+    )
     known = {found.path: sha256 for found in contents.data if (sha256 := checkpoint.get(found)) is not None}
     known |= _measured(bucket, [found for found in contents.data if found.path not in known])
-    return Plan(placeholder, contents, participant, known, _warnings(bucket.store, prefix, contents))
+    return Plan(placeholder, contents, participant, known, warnings)
 
 
 def _participant(store: Store, found: Found | None) -> str | None:

@@ -1,17 +1,17 @@
-"""Several recordings, one after the other or a few at once; one failure never stops the rest."""
+"""Several recordings, many at once; one failure never stops the rest."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ursa.errors import InvalidRecordingError, UrsaError, unexpected
 from ursa.manifest import shown
+from ursa.parallel import in_order
 from ursa.reconstruct.results import ReconstructResult
 from ursa.telling import of_callback
+from ursa.transfer.engine import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ def reconstruct_several(
     one: Callable[[str | Path], ReconstructResult],
     refs: Iterable[str | Path],
     *,
-    jobs: int,
-    stop: Callable[[], object],
-) -> Iterator[ReconstructOutcome]:
-    """Outcomes in the order of ``refs``, ``jobs`` recordings in flight.
+    stop: Stop,
+    at_once: Callable[[], int],
+) -> Generator[ReconstructOutcome]:
+    """Outcomes in the order of ``refs``, so many under way ``at_once``.
 
     Args:
         refs: a ``Path`` is a directory, text a rec_id.
-        stop: called on Ctrl-C, so that those in other threads end.
+        stop: set on Ctrl-C: ``one`` ends by it.
     """
 
     def attempt(ref: str | Path) -> ReconstructOutcome:
@@ -52,18 +52,4 @@ def reconstruct_several(
                 raise
             return ReconstructOutcome(ref, rec_id, error=unexpected(error, rec_id))
 
-    if jobs == 1:
-        yield from map(attempt, refs)
-        return
-    with ThreadPoolExecutor(jobs, thread_name_prefix="ursa-recording") as pool:
-        futures = [pool.submit(attempt, ref) for ref in refs]
-        try:
-            for future in futures:
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            # Again and again: one that has just begun may not have heard it.
-            while not all(future.done() for future in futures):
-                stop()
-                time.sleep(0.1)
-            raise
+    return in_order(stop, attempt, refs, at_once)

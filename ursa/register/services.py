@@ -12,7 +12,6 @@ from ursa.catalog.catalog import Catalog
 from ursa.disk.cache import FilesCache
 from ursa.register.build import Registration
 from ursa.register.commit import Registered
-from ursa.register.proving import Upgrade
 from ursa.store import Store
 from ursa.store.counting import RequestCounter
 from ursa.transfer.engine import Engine, Stop
@@ -22,9 +21,10 @@ from ursa.transfer.engine import Engine, Stop
 class Services:
     """Made by ``ursa.interface``. ``raw_prefix`` ends with '/'; ``rig_timezone`` is the zone of naive times;
     ``register`` commits a recording's rows, together with others that are ready at the same time, and ``upgrade`` what
-    was measured of rows that are there; it does nothing where the catalog may not be written. ``files``: what this machine
-    has read; ``proofs``: what it has measured of objects; ``hashes``: what a reconstruct of a rec_id has measured.
-    ``admitted``: entered before the first write: both buckets are asked whether they take any, beside each other.
+    was measured of rows that are there, an ``Upgrade`` a recording; it does nothing where the catalog may not be written.
+    ``files``: what this machine has read; ``proofs``: what it has measured of objects; ``hashes``: what a reconstruct of a
+    rec_id has measured. ``admitted``: entered before the first write: both buckets are asked whether they take any, beside
+    each other.
     """
 
     raw: Store
@@ -32,7 +32,7 @@ class Services:
     rig_timezone: str | None
     catalog: Catalog
     register: Callable[[Registration], Registered]
-    upgrade: Callable[[Upgrade], None]
+    upgrade: Callable[..., None]
     files: FilesCache
     proofs: Proofs
     hashes: Callable[[str], Mapping[str, Entry]]

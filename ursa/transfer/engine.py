@@ -190,6 +190,25 @@ class Stop(threading.Event):
         super().__init__()
         self.error: BaseException | None = None
         self._first = threading.Lock()
+        self._parts: set[Stop] = set()
+
+    def set(self) -> None:
+        """Stop, and whatever is a part of it."""
+        super().set()
+        for part in list(self._parts):
+            part.set()
+
+    @contextmanager
+    def part(self) -> Iterator[Stop]:
+        """One of its own for something that can fail alone, set with this one as well."""
+        own = Stop()
+        self._parts.add(own)
+        if self.is_set():
+            own.set()
+        try:
+            yield own
+        finally:
+            self._parts.discard(own)
 
     def check(self) -> None:
         """Raise ``KeyboardInterrupt`` where it is set."""

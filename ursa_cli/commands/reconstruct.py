@@ -29,7 +29,12 @@ def reconstruct(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be hashed and stop.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Recordings in flight.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, metavar="N", help="Recordings in flight, at most; follows the link otherwise."
+        ),
+    ] = None,
     transfers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Requests in flight; follows the link otherwise.")
     ] = None,
