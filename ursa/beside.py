@@ -6,17 +6,15 @@ In threads that don't keep the process from ending: a server that hangs must not
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _AT_ONCE = 32
-_AHEAD = 8
 
 
 def begin(action: Callable[[], T]) -> Future[T]:
@@ -79,14 +77,32 @@ def each(action: Callable[[T], R], items: Iterable[T], at_once: int = _AT_ONCE) 
     return [results[number] for number in range(len(wanted))]
 
 
-def ahead(action: Callable[[T], R], items: Iterable[T], at_once: int = _AHEAD) -> Iterator[Future[R]]:
-    """A future for each item, in their order, of which the next few have begun already when one is taken."""
-    begun: deque[Future[R]] = deque()
-    for item in items:
-        begun.append(begin(lambda item=item: action(item)))  # type: ignore[misc]
-        if len(begun) >= at_once:
-            yield begun.popleft()
-    yield from begun
+class Gathering(Generic[T]):
+    """Runs ``action`` beside, with all that was added while its last run was under way. Adding waits for nothing."""
+
+    def __init__(self, action: Callable[[list[T]], object]) -> None:
+        self._action = action
+        self._waiting: list[T] = []
+        self._under_way: Future[object] | None = None
+
+    def add(self, item: T) -> None:
+        """Take one more. Raises what a run has raised."""
+        self._waiting.append(item)
+        if self._under_way is None or self._under_way.done():
+            self._run()
+
+    def close(self) -> None:
+        """Return when all that was added has been run with. Raises what a run has raised."""
+        while self._waiting or self._under_way is not None:
+            self._run()
+
+    def _run(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+        if self._waiting:
+            items, self._waiting = self._waiting, []
+            self._under_way = begin(lambda: self._action(items))
 
 
 def failed(error: BaseException) -> Future[Any]:
