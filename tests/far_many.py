@@ -5,6 +5,7 @@ For ``test_roundtrips_many.py``: a command that took its recordings one by one w
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -58,6 +59,20 @@ def _without_participants(bench: Bench) -> list[str]:
     return names
 
 
+def _directories(bench: Bench) -> list[str]:
+    return [str(bench.root / "nas" / name) for name in bench.registered]
+
+
+def _new(bench: Bench) -> list[str]:
+    return [str(bench.new_recording()) for _ in bench.registered]
+
+
+def _backlog(bench: Bench) -> list[str]:
+    shutil.rmtree(bench.root / "new")
+    _new(bench)
+    return [str(bench.root / "new")]
+
+
 # The rebuilds first: what is in the bucket and in no row yet they wait for.
 MANY = {
     "catalog rebuild --dry-run": Command(lambda _: ["catalog", "rebuild", "--dry-run"], Goal(10, 15)),
@@ -67,5 +82,16 @@ MANY = {
     ),
     "ingest-r2": Command(lambda bench: ["ingest-r2", *in_bucket(bench)], Goal(15, 25)),
     "ingest-r2 --dry-run": Command(lambda bench: ["ingest-r2", *in_bucket(bench), "--dry-run"], Goal(6, 15)),
+    "verify REC… --level full": Command(lambda bench: ["verify", *bench.registered, "--level", "full"], Goal(8, 15)),
+    "verify DIR…": Command(lambda bench: ["verify", *_directories(bench)], Goal(8, 15)),
+    "verify --all": Command(lambda _: ["verify", "--all"], Goal(8, 15)),
+    "ingest": Command(lambda bench: ["ingest", *_new(bench)], Goal(18, 35)),
+    "ingest --existing skip, nothing new": Command(
+        lambda bench: ["ingest", *_directories(bench), "--existing", "skip"], Goal(8, 15)
+    ),
+    "ingest --dry-run": Command(lambda bench: ["ingest", *_new(bench), "--dry-run"], Goal(6, 10)),
+    "batch": Command(lambda bench: ["batch", *_backlog(bench)], Goal(18, 35)),
+    "batch, nothing new": Command(lambda bench: ["batch", str(bench.root / "nas")], Goal(5, 8)),
+    "doctor": Command(lambda bench: ["doctor", str(bench.root / "nas"), *_directories(bench)], Goal(25, 25)),
     "reconstruct": Command(lambda bench: ["reconstruct", *in_bucket(bench, manifest=False), "--yes"], Goal(16, 40)),
 }

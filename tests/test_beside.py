@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ursa.beside import ahead, at_once
+from ursa.beside import Gathering, at_once
 
 HANGS = """
 import threading, time
@@ -53,17 +53,18 @@ def test_what_hangs_keeps_no_process_from_ending() -> None:
     assert done.returncode == 0
 
 
-def test_the_next_ones_have_begun_when_one_is_taken() -> None:
-    begun = [threading.Event() for _ in range(6)]
+def test_what_gathers_while_one_run_is_under_way_goes_in_the_next() -> None:
     go = threading.Event()
+    runs: list[list[int]] = []
 
-    def action(number: int) -> int:
-        begun[number].set()
+    def action(items: list[int]) -> None:
         assert go.wait(60)
-        return number
+        runs.append(items)
 
-    futures = ahead(action, range(6), at_once=3)
-    first = next(futures)
-    assert all(event.wait(60) for event in begun[:3]) and not any(event.is_set() for event in begun[3:])
+    gathering = Gathering(action)
+    for number in range(5):
+        gathering.add(number)
+    assert runs == []
     go.set()
-    assert [first.result(), *(future.result() for future in futures)] == list(range(6))
+    gathering.close()
+    assert [item for run in runs for item in run] == list(range(5)) and len(runs) == 2

@@ -32,7 +32,7 @@ def bench(
         yield filled(tmp_path_factory.mktemp("far"), proxy, weed_server, config, request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def known(bench: Bench) -> Path:
     """A home that has seen the catalog, and has written."""
     home = bench.new_home()

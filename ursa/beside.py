@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, overload
@@ -18,7 +18,6 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 _AT_ONCE = 32
-_AHEAD = 8
 _MOST_IDLE = 64
 IDLE = "ursa-idle"
 """The name of a thread that has nothing to do."""
@@ -117,16 +116,6 @@ def each(action: Callable[[T], R], items: Iterable[T], at_once: int = _AT_ONCE) 
     for worker in workers:
         worker.result()
     return [results[number] for number in range(len(wanted))]
-
-
-def ahead(action: Callable[[T], R], items: Iterable[T], at_once: int = _AHEAD) -> Iterator[Future[R]]:
-    """A future for each item, in their order, of which the next few have begun already when one is taken."""
-    begun: deque[Future[R]] = deque()
-    for item in items:
-        begun.append(begin(lambda item=item: action(item)))  # type: ignore[misc]
-        if len(begun) >= at_once:
-            yield begun.popleft()
-    yield from begun
 
 
 def failed(error: BaseException) -> Future[Any]:

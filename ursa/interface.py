@@ -19,8 +19,7 @@ from ursa.batch.listed import Listed
 from ursa.batch.model import BatchOptions, Check, Standing, Verbs
 from ursa.batch.run import BatchRun
 from ursa.batch.survey import Survey, Surveyed, state_of_scan
-from ursa.beside import ahead, begin
-from ursa.bucket.listing import Listing
+from ursa.beside import begin
 from ursa.bucket.record import Entry, read_record, record_key
 from ursa.catalog.history import Operation, history
 from ursa.catalog.metadata import covers
@@ -79,7 +78,7 @@ if TYPE_CHECKING:
     from ursa.rebuild.run import Deriver, RebuildResult
     from ursa.reconstruct import ReconstructOutcome, ReconstructResult
     from ursa.register.participants import BackfillItem, BackfillPlan, BackfillResult, ParticipantsOverview
-    from ursa.verify import Allowance, FileCheck, RecordingCheck, Subject
+    from ursa.verify import Allowance, FileCheck, Means, RecordingCheck, Subject
 
 # Their rows are in memory together.
 _VERIFIED_AT_ONCE = 1_000
@@ -893,7 +892,8 @@ class DataInterface(Access):
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
     ) -> Iterator[RecordingCheck]:
         """As ``verify``, a recording at a time: what has been looked at is not kept. Raises once it is iterated over."""
-        from ursa.verify import candidates, in_order
+        from ursa.verify import candidates
+        from ursa.verify import in_order as by_workers
 
         picked, depth = parse_subset(subset), None if level is None else choice(Level, level, "level")
         refs = list(refs)
@@ -908,16 +908,19 @@ class DataInterface(Access):
             chosen = {}
             for rec_id, path, _size in picked.choose(every):
                 chosen.setdefault(rec_id, set()).add((rec_id, path))
-        for group in self._subjects(named, everything):
-            items = [(s, depth, None if chosen is None else chosen.get(s.rec_id, set())) for s in group]
-            if executor is not None:
-                checks = in_order(executor, self._remote("_verify_one"), self._verify_one, items, on_file)
-            else:
-                checks = self._checked_here(items, objects, on_file)
-            rows = {subject.rec_id: subject.rows for subject in group}
-            for check in checks:
-                self._upgrade_checked(check, rows.get(check.rec_id, []))
-                yield check
+        with Gathering(lambda: self._catalog, self._shared_committer) as gathering:
+            gathering.enter()
+            for group in self._subjects(named, everything):
+                items = [(s, depth, None if chosen is None else chosen.get(s.rec_id, set())) for s in group]
+                if executor is not None:
+                    checks = by_workers(executor, self._remote("_verify_one"), self._verify_one, items, on_file)
+                else:
+                    checks = self._checked_here(items, objects, on_file)
+                rows = {subject.rec_id: subject.rows for subject in group}
+                for check in checks:
+                    if self._may_upgrade():
+                        gathering.upgrade(*self._upgrades_of(check, rows.get(check.rec_id, [])))
+                    yield check
 
     def _begin_listing(self, refs: Sequence[Path | str]) -> dict[str, Future[list[ObjectInfo]]]:
         """Begin to list the recordings that are named in full, beside the look into the catalog."""
@@ -950,18 +953,19 @@ class DataInterface(Access):
         objects: dict[str, Future[list[ObjectInfo]]],
         on_file: Callable[[str, FileCheck], object],
     ) -> Iterator[RecordingCheck]:
-        """One recording after the other, while the next ones are listed. ``objects``: listings that have begun."""
-        from ursa.verify import list_subject
+        """In their order, many under way at once. ``objects``: listings that have begun."""
+        from ursa.verify import Begun
+        from ursa.verify import begin as begin_one
 
         with self._running() as stop:
-            raw = self._raw_for(stop)
+            means = self._means(stop)
 
-            def list_one(subject: Subject) -> Listing:
-                known = objects.pop(subject.rec_id, None)
-                return list_subject(raw, self.profile.raw.prefix, subject, known.result() if known else None)
+            def one(item: tuple[Subject, Level | None, Collection[tuple[str, str]] | None]) -> Begun:
+                known = objects.pop(item[0].rec_id, None)
+                return begin_one(means, *item, known.result() if known else None)
 
-            for item, listed in zip(items, ahead(list_one, [item[0] for item in items]), strict=True):
-                yield self._verify_one(*item, on_file, listed)
+            for begun in in_order(stop, one, items, self._engine.recordings_at_once):
+                yield begun.finish(on_file)
 
     def _subjects(self, named: list[Subject], everything: bool) -> Iterator[list[Subject]]:
         """What is to be verified, some thousand recordings at a time: the rows of all of them need not fit in memory."""
@@ -976,12 +980,12 @@ class DataInterface(Access):
             found = overview(self._catalog, recording_hash=hashes[start : start + _VERIFIED_AT_ONCE])
             yield [Subject(item.recording.rec_id, item.recording, item.modalities, None) for item in found]
 
-    def _upgrade_checked(self, check: RecordingCheck, rows: Sequence[FileRow]) -> None:
+    def _upgrades_of(self, check: RecordingCheck, rows: Sequence[FileRow]) -> list[Upgrade]:
+        """What a check has proven better than its recording's rows say: one, or none."""
         there = {row.path: row for row in rows}
         measured = {item.path: item.measured for item in check.files if item.measured and item.path in there}
         proven = {path: row for path, row in measured.items() if row and better(there[path], row)}
-        if proven and check.recording_hash:
-            self._upgrade(Upgrade(check.rec_id, check.recording_hash, proven, there))
+        return [Upgrade(check.rec_id, check.recording_hash, proven, there)] if proven and check.recording_hash else []
 
     @cached_property
     def _allowance(self) -> Allowance:
@@ -995,15 +999,18 @@ class DataInterface(Access):
         level: Level | None,
         chosen: Collection[tuple[str, str]] | None,
         on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
-        listed: Future[Listing] | None = None,
     ) -> RecordingCheck:
         """Here, or in an executor's worker."""
-        from ursa.verify import Means, verify
+        from ursa.verify import begin
 
         with self._running() as stop:
-            raw = self._raw_for(stop)
-            means = Means(self._engine, raw, self.profile.raw.prefix, self._proofs, self._allowance)
-            return verify(means, subject, level, chosen=chosen, on_file=on_file, listed=listed)
+            return begin(self._means(stop), subject, level, chosen).finish(on_file)
+
+    def _means(self, stop: Stop) -> Means:
+        from ursa.verify import Means
+
+        raw = self._raw_for(stop)
+        return Means(self._engine, raw, self.profile.raw.prefix, self._proofs, self._allowance, stop.check)
 
     def list_uploads(self, *, older_than_s: float = 0.0) -> list[OpenUpload]:
         """Multipart uploads that nobody completed, begun at least so many seconds ago; the oldest first.
@@ -1022,12 +1029,13 @@ class DataInterface(Access):
     def abort_uploads(self, uploads: Iterable[OpenUpload]) -> int:
         """Drop multipart uploads: their parts are deleted, and a re-run can't take them over. Needs ``raw_rw``."""
         self._require("raw_rw", "abort_uploads")
-        count = 0
         with self._running() as stop:
-            for item in uploads:
-                self._raw_for(stop).abort_upload(item.key, item.upload_id)
-                count += 1
-        return count
+            raw = self._raw_for(stop)
+
+            def abort(item: OpenUpload) -> None:
+                raw.abort_upload(item.key, item.upload_id)
+
+            return sum(1 for _ in as_they_come(stop, abort, uploads, self._engine.recordings_at_once))
 
     def doctor(
         self, paths: Iterable[Path | str] = (), *, on_probe: Callable[[ProbeResult], object] | None = None
@@ -1288,9 +1296,12 @@ class DataInterface(Access):
     def _committer(self) -> Committer:
         return Committer(self._catalog)
 
+    def _may_upgrade(self) -> bool:
+        return "assets_rw" in self._enabled and not self._catalog.dated
+
     def _upgrade(self, *wanted: Upgrade) -> None:
         """Where the catalog may not or can't be written, the files cache has what was measured, and nothing is lost."""
-        if "assets_rw" not in self._enabled or self._catalog.dated:
+        if not self._may_upgrade():
             return
         try:
             self._committer.upgrade(*wanted)

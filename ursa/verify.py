@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from ursa.bucket.listing import Listing, files_of, list_recording
+from ursa.bucket.listing import files_of, list_recording
 from ursa.bucket.presence import SidecarState, sidecar_state
 from ursa.bucket.proof import Proof, Proofs, from_etags, known, measure_now
 from ursa.catalog.metadata import Sidecar, sidecars, workers_of
@@ -119,13 +119,14 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Means:
-    """What verifying works with. ``raw_prefix`` ends with '/'."""
+    """What verifying works with. ``raw_prefix`` ends with '/'; ``stopped`` raises where the run was stopped."""
 
     engine: Engine
     store: Store
     raw_prefix: str
     proofs: Proofs
     reads: Allowance
+    stopped: Callable[[], object] = lambda: None
 
 
 def candidates(subject: Subject) -> list[Candidate]:
@@ -159,42 +160,66 @@ def in_order(
         raise
 
 
-def list_subject(
-    store: Store, raw_prefix: str, subject: Subject, objects: Sequence[ObjectInfo] | None = None
-) -> Listing:
-    """What the bucket has of a subject. ``objects``: what lies under its prefix, where that is known."""
-    return list_recording(store, f"{raw_prefix}{subject.rec_id}/", subject.rows, objects)
+@dataclass(frozen=True)
+class Begun:
+    """A recording that is listed, and whose files are being checked in the engine's pool."""
+
+    subject: Subject
+    level: Level
+    files: Sequence[Future[FileCheck]]
+    unregistered: Sequence[FileCheck]
+    sidecars: Sequence[Future[FileCheck]]
+    left_out: int
+
+    def finish(self, on_file: Callable[[str, FileCheck], object]) -> RecordingCheck:
+        """Wait for its files. ``on_file`` is called in this thread as they are done."""
+        checks: list[FileCheck] = []
+
+        def done(check: FileCheck) -> None:
+            checks.append(check)
+            on_file(self.subject.rec_id, check)
+
+        for future in self.files:
+            done(future.result())
+        for check in self.unregistered:
+            done(check)
+        for check in (future.result() for future in self.sidecars):
+            if check.mark is not Mark.SAME:
+                done(check)
+        for worker in _without_row(self.subject):
+            why = "this worker is registered, and has no row: ingest it again"
+            done(FileCheck(f"{worker}/", Mark.MISSING, 0, "", why))
+        return RecordingCheck(
+            self.subject.rec_id,
+            self.subject.row.recording_hash if self.subject.row else None,
+            tuple(sorted(checks, key=lambda check: check.path)),
+            self.subject.disk is not None,
+            self.left_out,
+            self.level,
+        )
 
 
-def verify(
+def begin(
     means: Means,
     subject: Subject,
     level: Level | None,
-    *,
     chosen: Collection[tuple[str, str]] | None = None,
-    on_file: Callable[[str, FileCheck], object] = lambda _rec_id, _check: None,
-    listed: Future[Listing] | None = None,
-) -> RecordingCheck:
-    """Check a recording: one listing, files in parallel. ``on_file`` is called in this thread as files are done.
+    objects: Sequence[ObjectInfo] | None = None,
+) -> Begun:
+    """List a recording and begin to check its files, in parallel.
 
     ``level``: None is what the question needs, see ``Subject.level``. ``chosen``: (rec_id, path) of the files to check;
-    None is all of them. ``listed``: the listing, where it has begun.
+    None is all of them. ``objects``: what lies under its prefix, where that is known.
     """
     depth = subject.level(level)
     rows = subject.rows
-    listing = listed.result() if listed else list_subject(means.store, means.raw_prefix, subject)
+    listing = list_recording(means.store, f"{means.raw_prefix}{subject.rec_id}/", rows, objects)
     disk = subject.disk or {}
     registered = {row.path for row in rows}
     beside = [
         FileRow(path, listing.key(path), file.size_bytes) for path, file in disk.items() if path not in registered
     ]
     named = {info.key for row in rows if (info := listing.of(row)) is not None}
-    checks: list[FileCheck] = []
-
-    def done(check: FileCheck) -> None:
-        checks.append(check)
-        on_file(subject.rec_id, check)
-
     every = [*rows, *beside]
     futures = [
         means.engine.submit(
@@ -212,31 +237,18 @@ def verify(
         for row in every
         if chosen is None or (subject.rec_id, row.path) in chosen
     ]
-    for future in futures:
-        done(future.result())
-    for path, info in listing.items():
-        if info.key not in named and path not in disk and not is_sidecar(path):
-            done(FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row"))
-    beside_disk: list[Future[FileCheck]] = []
-    for path, versions in sidecars(subject.row).items() if subject.row else ():
-        if path not in disk:
-            whole = depth if chosen is None else Level.HEAD
-            beside_disk.append(
-                means.engine.submit(partial(_check_sidecar, means, path, versions, listing.get(path), whole))
-            )
-    for check in (future.result() for future in beside_disk):
-        if check.mark is not Mark.SAME:
-            done(check)
-    for worker in _without_row(subject):
-        done(FileCheck(f"{worker}/", Mark.MISSING, 0, "", "this worker is registered, and has no row: ingest it again"))
-    return RecordingCheck(
-        subject.rec_id,
-        subject.row.recording_hash if subject.row else None,
-        tuple(sorted(checks, key=lambda check: check.path)),
-        subject.disk is not None,
-        len(every) - len(futures),
-        depth,
-    )
+    unregistered = [
+        FileCheck(path, Mark.UNREGISTERED, info.size_bytes, "", "in the bucket, in no row")
+        for path, info in listing.items()
+        if info.key not in named and path not in disk and not is_sidecar(path)
+    ]
+    whole = depth if chosen is None else Level.HEAD
+    beside_disk = [
+        means.engine.submit(partial(_check_sidecar, means, path, versions, listing.get(path), whole))
+        for path, versions in (sidecars(subject.row).items() if subject.row else ())
+        if path not in disk
+    ]
+    return Begun(subject, depth, futures, unregistered, beside_disk, len(every) - len(futures))
 
 
 def _without_row(subject: Subject) -> list[str]:
@@ -256,6 +268,7 @@ def _safely(
     *,
     registered: bool,
 ) -> FileCheck:
+    means.stopped()
     try:
         check = _check_file(means, row, info, file, level)
         if check.mark is Mark.DIFFERENT and recording and file and info and is_sidecar(row.path):

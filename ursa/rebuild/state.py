@@ -16,14 +16,17 @@ from datetime import UTC, datetime
 
 import orjson
 
-from ursa.beside import ahead, each
+from ursa.beside import each
 from ursa.catalog._pointer import POINTER_NAME, Pointer, is_catalog_prefix, overlap, read_pointer
 from ursa.catalog.rows import ModalityRow, RecordingRow
 from ursa.errors import StorageError
+from ursa.parallel import in_order
 from ursa.rebuild.derive import Derived
 from ursa.store import NotFoundError, PreconditionFailedError, Store
+from ursa.transfer.engine import Stop
 
 STATE_NAME = "REBUILD.json"
+_READ_AT_ONCE = 8
 _OUTCOMES = ("made", "left", "lost")
 _log = logging.getLogger(__name__)
 
@@ -136,8 +139,7 @@ class State:
         A chunk that is not as ``add_chunk`` writes it counts for nothing: its recordings are derived again.
         """
         keys = sorted(info.key for info in self._store.list(f"{self._prefix}{prefix}/_rebuild/"))
-        for key, read in zip(keys, ahead(self._store.read, keys), strict=True):
-            data, _ = read.result()
+        for key, (data, _) in zip(keys, in_order(Stop(), self._store.read, keys, lambda: _READ_AT_ONCE), strict=True):
             try:
                 yield from [_read_done(item) for item in orjson.loads(data)]
             except (ValueError, TypeError, KeyError) as error:
