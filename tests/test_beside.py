@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ursa.beside import Gathering, at_once
+from ursa.beside import at_once
 
 HANGS = """
 import threading, time
@@ -51,20 +51,3 @@ def test_the_first_error_is_told_when_all_have_ended() -> None:
 def test_what_hangs_keeps_no_process_from_ending() -> None:
     done = subprocess.run([sys.executable, "-c", HANGS], timeout=60, check=False)
     assert done.returncode == 0
-
-
-def test_what_gathers_while_one_run_is_under_way_goes_in_the_next() -> None:
-    go = threading.Event()
-    runs: list[list[int]] = []
-
-    def action(items: list[int]) -> None:
-        assert go.wait(60)
-        runs.append(items)
-
-    gathering = Gathering(action)
-    for number in range(5):
-        gathering.add(number)
-    assert runs == []
-    go.set()
-    gathering.close()
-    assert [item for run in runs for item in run] == list(range(5)) and len(runs) == 2
