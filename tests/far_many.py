@@ -6,6 +6,7 @@ For ``test_roundtrips_many.py``: a command that took its recordings one by one w
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -82,6 +83,10 @@ MANY = {
     ),
     "ingest-r2": Command(lambda bench: ["ingest-r2", *in_bucket(bench)], Goal(15, 25)),
     "ingest-r2 --dry-run": Command(lambda bench: ["ingest-r2", *in_bucket(bench), "--dry-run"], Goal(6, 15)),
+    "download REC…": Command(
+        lambda bench: ["download", *bench.registered, "--dest", tempfile.mkdtemp(dir=bench.root / "downloads")],
+        Goal(5, 8),
+    ),
     "verify REC… --level full": Command(lambda bench: ["verify", *bench.registered, "--level", "full"], Goal(8, 15)),
     "verify DIR…": Command(lambda bench: ["verify", *_directories(bench)], Goal(8, 15)),
     "verify --all": Command(lambda _: ["verify", "--all"], Goal(8, 15)),

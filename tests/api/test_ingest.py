@@ -189,7 +189,7 @@ def test_a_raising_callback_stops_cleanly(
         with pytest.raises(CallbackError, match=phase):
             ingest(data, rec_dir, progress=callback)
         assert data.list_recordings() == [] and data.list_modalities() == []
-        busy = [thread for thread in threading.enumerate() if thread not in threads and thread.is_alive()]
+        busy = [thread for thread in working() - threads if thread.is_alive()]
         assert all(thread.name.startswith("ursa-transfer") for thread in busy), busy
         if phase in ("plan", "upload", "file_done"):
             assert PREFIX + "manifest.json" not in objects(weed_buckets)
