@@ -203,7 +203,7 @@ class UnexpectedError(UrsaError):
     kind: str = ""
 
 
-def unexpected(error: Exception, what: str) -> UnexpectedError:
+def unexpected(error: BaseException, what: str) -> UnexpectedError:
     """A bug of ours as an error of ``what`` alone, so that the rest goes on. The traceback goes to the log."""
     if _log.hasHandlers():  # without one Python would print it on the terminal
         _log.error("%s: unexpected", what, exc_info=error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ursa.access import Access
 from ursa.batch.find import Found, find_recordings, nothing_found
 from ursa.batch.listed import Listed
-from ursa.batch.model import BatchOptions, Check, Standing, Verbs
+from ursa.batch.model import BatchOptions, Place, Standing, Verbs
 from ursa.batch.run import BatchRun
 from ursa.batch.survey import Survey, Surveyed, state_of_scan
 from ursa.beside import begin
@@ -487,16 +487,18 @@ class DataInterface(Access):
         def send(
             rec_dir: Path,
             standing: Standing | None,
-            check: Check,
+            place: Place,
             look: Surveyed,
             objects: Sequence[ObjectInfo] | None,
         ) -> orchestrator.Sent | IngestPlan:
             with trace.stage(Stage.SCAN):
                 request = self._request(rec_dir / MANIFEST_NAME, rec_dir, participant, rows, named_on_disk=True)
             with self._running() as stop:
-                check()
+                place.check()
+                digest = request.local.stated_hash()
+                claimed = digest is not None and standing is None and place.claim(digest)
                 known = replace(request, standing=standing or (None, ()), objects=objects)
-                known = replace(known, may_be_there=standings[-1].may_have)
+                known = replace(known, may_be_there=lambda of: claimed or standings[-1].may_have(of))
                 if look.state == state_of_scan(request.local.scan.files):
                     known = replace(known, seen_at=look.seen_at)
                 if options.dry_run:
@@ -508,7 +510,7 @@ class DataInterface(Access):
 
         return Verbs(
             send,
-            lambda rec_dir, check: self.reconstruct_dir(rec_dir, progress=check),
+            lambda rec_dir, place: self.reconstruct_dir(rec_dir, progress=place.check),
             standings_of,
             lambda rec_dirs: Survey(
                 rec_dirs,

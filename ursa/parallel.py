@@ -145,7 +145,11 @@ class _Run(Generic[T, R]):
     def _grow(self) -> None:
         while self._working < self._at_once() and (task := self._take()) is not None:
             self._working += 1
-            begin(partial(self._work, task))
+            try:
+                begin(partial(self._work, task))
+            except RuntimeError as error:  # no thread can be started
+                self._working -= 1
+                self._ended[task[0]] = failed(error)
 
     def _take(self) -> tuple[int, T] | None:
         """The next item, where it may begin. Under the lock."""

@@ -81,6 +81,10 @@ def outcomes(
             session.out.totals = {**counts, "not_reached": len(rec_dirs) - sum(counts.values())}
             _count(session, counts, len(rec_dirs), done)
             raise interrupted(in_flight) from None
+    if run.ended_by is not None and not code:
+        # Nobody's failure: what ended the run before these were tried.
+        print_error(run.ended_by)
+        code = run.ended_by.exit_code
     finish(session, counts, code, len(rec_dirs), done)
 
 

@@ -361,9 +361,9 @@ def test_time_that_is_over_stops_who_has_not_heard_of_it() -> None:
     """A recording that is about to begin as the time ends misses ``stop``, and must see it in its slot."""
     over = threading.Event()
 
-    def ingest(_rec_dir: Path, _standing: object, check: Any, *_look: object) -> Any:
+    def ingest(_rec_dir: Path, _standing: object, place: Any, *_look: object) -> Any:
         assert over.wait(10)
-        check()
+        place.check()
         raise AssertionError("it went on")
 
     outcomes = list(alone(ingest, over.set, jobs=2, max_duration_s=0.05))

@@ -104,6 +104,7 @@ def test_four_puts_and_nothing_left(weed_buckets: Buckets, fault_proxy: Proxied)
         ("elsewhere", "dead", 0, True),
         ("elsewhere", "dead", 25 * 3600, False),
         ("here", "not a number", 0, True),
+        ("of the same name", "dead", 0, True),
     ],
 )
 def test_what_a_killed_probe_left_is_removed(
@@ -112,7 +113,8 @@ def test_what_a_killed_probe_left_is_removed(
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     number = {"dead": str(ended.pid), "alive": str(os.getppid())}.get(pid, "1x")
-    key = f"recordings/{PROBE_DIR}{host_in_key() if host == 'here' else 'elsewhere'}_{number}_0a1b-2"
+    named = {"here": conduct._here(), "of the same name": f"{host_in_key()}-01234567"}.get(host, host)
+    key = f"recordings/{PROBE_DIR}{named}_{number}_0a1b-2"
     store = store_at(moto_buckets)
     moto_buckets.server.client().put_object(Bucket=moto_buckets.raw, Key=key, Body=b"ursa")
     listed = S3Store.list_page

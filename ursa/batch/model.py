@@ -19,8 +19,15 @@ from ursa.register.results import IngestPlan, IngestResult
 from ursa.store import ObjectInfo
 from ursa.transfer.trace import Trace
 
-Check = Callable[..., None]
-"""Raises ``KeyboardInterrupt`` where the run was stopped; whatever it is given."""
+
+class Place(Protocol):
+    """A recording's place among those under way."""
+
+    def check(self, *_: object) -> None:
+        """Raises ``KeyboardInterrupt`` where the run was stopped."""
+
+    def claim(self, recording_hash: str) -> bool:
+        """Whether another one of this run had this hash before; where it is under way, its end is waited for."""
 
 
 class Pending(Protocol):
@@ -39,15 +46,15 @@ class Verbs:
     """What a batch does with a recording; made by ``ursa.interface``.
 
     ``send``: up to its registration, with how the recording stands in the catalog (None: it is in none), what the walk saw
-    of it, and what the bucket lists of it (None: nobody knows); a dry run only plans. It and ``reconstruct`` call
-    ``check`` once ``stop`` reaches them, so that whoever stops a run is heard in any case. ``standings``: of these
+    of it, and what the bucket lists of it (None: nobody knows); a dry run only plans. It and ``reconstruct`` check their
+    place once ``stop`` reaches them, so that whoever stops a run is heard in any case. ``standings``: of these
     recordings, which have their turn in this order. ``survey``: walks these directories; ``listed``: lists recordings of
     the bucket; ``gathering``: registers; ``at_once``: how many recordings may be under way now;
     ``trace``: told what is being done.
     """
 
-    send: Callable[[Path, Standing | None, Check, Surveyed, Sequence[ObjectInfo] | None], Pending | IngestPlan]
-    reconstruct: Callable[[Path, Check], object]
+    send: Callable[[Path, Standing | None, Place, Surveyed, Sequence[ObjectInfo] | None], Pending | IngestPlan]
+    reconstruct: Callable[[Path, Place], object]
     standings: Callable[[Sequence[str]], Standings]
     survey: Callable[[Sequence[Path]], Survey]
     listed: Callable[[Callable[[], object]], Listed]

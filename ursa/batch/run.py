@@ -47,6 +47,7 @@ LARGE_READ_BYTES = 10 * 10**9
 FRESH_FOR_S = 60.0
 """So long what a walk found of a directory may be said of it; then it is walked once more."""
 
+_CLAIM_DIGITS = 16
 _WAITING = 2_500
 """Recordings that may have ended and wait to be told, since an earlier one goes on: a future each."""
 _T = TypeVar("_T")
@@ -61,6 +62,20 @@ class _Task:
     twin: Future[Outcome] | None = None
     error: UrsaError | None = None
     future: Future[Outcome] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Of a task of a run."""
+
+    run: BatchRun
+    task: _Task
+
+    def check(self, *_: object) -> None:
+        self.run._check()
+
+    def claim(self, recording_hash: str) -> bool:
+        return self.run._claimed(recording_hash, self.task.future)
 
 
 @dataclass
@@ -104,10 +119,12 @@ class BatchRun:
     _answered_at: float = float("-inf")
     _standings: Standings = field(init=False)
     _gathering: Gathering = field(init=False)
+    _claims: dict[str, Future[Outcome] | None] = field(default_factory=dict)
+    _claiming: threading.Lock = field(default_factory=threading.Lock)
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._names = names = [path.name for path in self.found.rec_dirs]
+        self._names = names = [_rec_id(path) for path in self.found.rec_dirs]
         self._standings = self.verbs.standings([name if _is_rec_id(name) else "" for name in names])
         self._survey = self.verbs.survey(self.found.rec_dirs)
         self._listed = self.verbs.listed(self._check)
@@ -183,6 +200,7 @@ class BatchRun:
     def _interrupt(self) -> None:
         self._why_stopped = self._why_stopped or INTERRUPTED
         self._survey.stop()
+        self._gathering.ending()
         self.verbs.stop()
 
     def _tasks(self) -> Iterator[_Task]:
@@ -264,9 +282,10 @@ class BatchRun:
 
     def _outcome(self, task: _Task) -> Outcome | Pending:
         rec_dir, began, twin = task.rec_dir, time.monotonic(), task.twin
-        if twin is not None and not twin.done():
-            self._gathering.hurry()
-        again = twin is not None and twin.result().status != "have"
+        again = False
+        if twin is not None:
+            with self._gathering.awaited():
+                again = twin.result().status != "have"
         if self._why_stopped is not None and task.error is None:
             return Outcome(rec_dir, _rec_id(rec_dir), "skip", reason=self._why_stopped, reached=False)
         return self._ended(rec_dir, began, lambda: self._tried(task, again=again))
@@ -276,7 +295,7 @@ class BatchRun:
             raise task.error
         rec_id = _rec_id(task.rec_dir)
         standing = self._standings.now(rec_id) if again else task.standing
-        return self._judge(task.rec_dir, rec_id, standing, again=again)
+        return self._judge(task, rec_id, standing, again=again)
 
     def _ended(self, rec_dir: Path, began: float, action: Callable[[], _T]) -> _T | Outcome:
         """What came of it; of an error that is this recording's, an outcome."""
@@ -303,7 +322,22 @@ class BatchRun:
             self._heed(made, began)
         return made
 
-    def _judge(self, rec_dir: Path, rec_id: str, standing: Standing | None, *, again: bool) -> Outcome | Pending:
+    def _claimed(self, recording_hash: str, mine: Future[Outcome]) -> bool:
+        """Two recordings may state one hash; the second is refused before a byte of it moves, if the first is registered."""
+        key = recording_hash[:_CLAIM_DIGITS]
+        with self._claiming:
+            there = key in self._claims
+            first = self._claims.setdefault(key, mine)
+        if first is mine:
+            # Who it was is forgotten with its outcome: a run may have a million.
+            mine.add_done_callback(lambda _: self._claims.update({key: None}))
+        elif first is not None:
+            with self._gathering.awaited():
+                first.exception()
+        return there
+
+    def _judge(self, task: _Task, rec_id: str, standing: Standing | None, *, again: bool) -> Outcome | Pending:
+        rec_dir, place = task.rec_dir, _Place(self, task)
         check_rec_id(rec_id)
         options = self.options
         if options.settle_s and changed_within(str(rec_dir), options.settle_s):
@@ -321,19 +355,21 @@ class BatchRun:
             if verdict.have:
                 self._listed.forget_objects(rec_id)
                 return Outcome(rec_dir, rec_id, "have", told=verdict.told)
-            if verdict.reread and not options.trust_mtime and not self._survey.has_turn(rec_dir):
+            # Who names a directory asks for it to be read; a night has only so much time for what was read before.
+            nightly = options.skip_without_manifest
+            if verdict.reread and nightly and not options.trust_mtime and not self._survey.has_turn(rec_dir):
                 return Outcome(rec_dir, rec_id, "skip", reason=_waits(look))
             if not options.trust_mtime:
                 self._warn_of(look)
         # Whoever has had its turn before this one has changed what was listed.
         objects = None if again else self._listed.objects(rec_id)
         try:
-            sent = self.verbs.send(rec_dir, standing, self._check, look, objects)
+            sent = self.verbs.send(rec_dir, standing, place, look, objects)
         except ManifestNotFoundError:
             if not options.reconstruct_missing or options.dry_run:
                 raise
-            self.verbs.reconstruct(rec_dir, self._check)
-            sent = self.verbs.send(rec_dir, standing, self._check, look, objects)
+            self.verbs.reconstruct(rec_dir, place)
+            sent = self.verbs.send(rec_dir, standing, place, look, objects)
         return Outcome(rec_dir, rec_id, "ok", plan=sent) if isinstance(sent, IngestPlan) else sent
 
     def _warn_of(self, look: Surveyed) -> None:
@@ -382,6 +418,7 @@ class BatchRun:
         else:
             why = "the catalog can't be read"
         self.ended_by, self._why_stopped = error, f"not tried: {why}"
+        self._gathering.ending()
         self.verbs.stop()
 
     def _timer(self) -> threading.Timer | None:
@@ -395,6 +432,7 @@ class BatchRun:
     def _expire(self) -> None:
         # In this order: who starts between the two lines sees the first, who was there before hears the second.
         self._why_stopped = self._why_stopped or TIME_IS_OVER
+        self._gathering.ending()
         self.verbs.stop()
 
 

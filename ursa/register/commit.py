@@ -150,8 +150,15 @@ class _Round:
     def run(self) -> Mapping[int, Registered | UrsaError]:
         # The snapshot may be as old as the upload took: somebody may have registered these recordings since.
         ready_at = max(item.ready_at for item in self.wanted.values())
-        self.catalog.refresh(within_s=max(0.0, time.monotonic() - ready_at))
-        for i, decision in self._decide(self.wanted).items():
+        began = time.monotonic()
+        self.catalog.refresh(within_s=max(0.0, began - ready_at))
+        decided = self._decide(self.wanted)
+        refused = {i: self.wanted[i] for i, decision in decided.items() if isinstance(decision, UrsaError)}
+        if refused and self.catalog.refreshed_at < began:
+            # What is written is compared with the tables as they are then. A refusal writes nothing: it is decided by now.
+            self.catalog.refresh()
+            decided |= self._decide(refused)
+        for i, decision in decided.items():
             if isinstance(decision, UrsaError):
                 self.outcomes[i] = decision
             else:
@@ -179,8 +186,9 @@ class _Round:
             written = {i: item for i, item in self.outcomes.items() if isinstance(item, Registered)}
             return self.outcomes | {i: _unfinished(item, error) for i, item in written.items()}
         if flipped:
-            # What was committed may have come too late for the rebuild: ask the catalog that is live now.
-            return {i: item for i, item in self.outcomes.items() if isinstance(item, UrsaError)}
+            # What was committed may have come too late for the rebuild, and who was refused may not be there any more: ask
+            # the catalog that is live now.
+            return {}
         return self.outcomes
 
     def _decide(self, wanted: Mapping[int, Registration]) -> dict[int, Decision | UrsaError]:

@@ -30,8 +30,15 @@ class Entry:
     done: bool = False
     future: Future[Registered] = field(default_factory=Future)
 
+    def fail(self, error: BaseException) -> None:
+        """Where it has no outcome yet, it is this error."""
+        if not self.done:
+            self.outcome, self.done = error, True
+
     def tell(self) -> None:
         """Whoever waits for the future has the outcome."""
+        if isinstance(self.outcome, BaseException) and not isinstance(self.outcome, UrsaError):
+            self.outcome = unexpected(self.outcome, _rec_id(self))
         if isinstance(self.outcome, BaseException):
             if isinstance(self.wanted, tuple):
                 _log.warning("what was measured is not in the catalog yet: %s", self.outcome)
@@ -77,7 +84,7 @@ class Committer:
 
     def commit(self, group: list[Entry]) -> None:
         """Commit these together; each has its outcome then, whatever happens."""
-        with self._turn, suppress(Exception):
+        with self._turn, suppress(BaseException):
             self._commit(group)
 
     def _commit(self, group: list[Entry]) -> None:
@@ -89,8 +96,7 @@ class Committer:
         except BaseException as error:
             # An interrupt, or a bug: it is everybody's, for nobody knows how far it came. A re-run finds out.
             for entry in group:
-                if not entry.done:
-                    entry.outcome, entry.done = error, True
+                entry.fail(error)
             raise
         for entry, outcome in zip(new, outcomes, strict=True):
             entry.outcome, entry.done = outcome, True

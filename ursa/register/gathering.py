@@ -8,10 +8,12 @@ bytes in the bucket.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -22,6 +24,8 @@ from ursa.register.commit import Registered
 from ursa.register.committer import MOST_AT_ONCE, Committer, Entry
 from ursa.register.proving import Upgrade
 from ursa.transfer.trace import Stage, Trace
+
+_log = logging.getLogger("ursa")
 
 SHORTEST_S: Final = 3.0
 LONGEST_S: Final = 60.0
@@ -57,7 +61,8 @@ class Gathering:
         self._files = 0
         self._under_way = 0
         self._all_begun_at: float | None = None
-        self._hurried = self._closed = False
+        self._awaited = 0
+        self._ending = self._closed = False
         self._thread: Future[None] | None = None
         self._changed = threading.Condition()
 
@@ -84,10 +89,22 @@ class Gathering:
             self._all_begun_at = self._clock()
             self._changed.notify_all()
 
-    def hurry(self) -> None:
-        """Somebody waits for one of them: commit what is there."""
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """While somebody waits for one of them, nothing waits for company."""
         with self._changed:
-            self._hurried = True
+            self._awaited += 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._awaited -= 1
+
+    def ending(self) -> None:
+        """The run is being ended: nothing waits for company any more."""
+        with self._changed:
+            self._ending = True
             self._changed.notify_all()
 
     def register(self, wanted: Registration) -> Future[Registered]:
@@ -108,7 +125,7 @@ class Gathering:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.result()
-            self._catalog().upkeep()  # of the last ones, which are told by now
+            self._tidy()  # after the last ones, which are told by now
 
     def _add(self, entry: Entry, files: int) -> Future[Registered]:
         with self._changed:
@@ -120,15 +137,29 @@ class Gathering:
         return entry.future
 
     def _work(self) -> None:
+        """Whatever happens, everybody has an outcome: they would wait for good."""
         while group := self._due():
-            with self._trace.stage(Stage.COMMIT), self._catalog().upkeep_later():
-                self._committer().commit(group)
+            try:
+                with self._trace.stage(Stage.COMMIT), self._catalog().upkeep_later():
+                    self._committer().commit(group)
+            except BaseException as error:  # noqa: BLE001
+                for entry in group:
+                    entry.fail(error)
             for entry in group:
                 entry.tell()
             self._ended = self._clock()
             if not self._all_are_here():
-                with self._trace.stage(Stage.TIDY):
-                    self._catalog().upkeep()
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """What is registered stands, whatever becomes of this."""
+        try:
+            with self._trace.stage(Stage.TIDY):
+                self._catalog().upkeep()
+        except BaseException as error:
+            _log.warning("the catalog could not be tidied: %r", error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
 
     def _due(self) -> list[Entry]:
         """Wait for the next group; an empty one is the end."""
@@ -136,11 +167,11 @@ class Gathering:
             while (wait_s := self._wait_s()) > 0:
                 self._changed.wait(wait_s if wait_s < float("inf") else None)
             group, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-            self._files, self._hurried = 0, False
+            self._files = 0
             return group
 
     def _wait_s(self) -> float:
-        if self._closed or (self._waiting and (self._hurried or self._all_are_here())):
+        if self._closed or (self._waiting and (self._awaited or self._ending or self._all_are_here())):
             return 0
         if not self._waiting:
             return float("inf")

@@ -54,6 +54,7 @@ from ursa.register.results import BucketFile, IngestPlan, IngestResult, PlannedF
 from ursa.register.services import Services
 from ursa.register.sidecars import Judged, disk_participant, judge, local_sidecars, plan_sidecars, settled
 from ursa.store import NotFoundError, ObjectInfo, OpenUpload
+from ursa.store.counting import RequestCounter
 from ursa.transfer.digest import Digest
 from ursa.transfer.engine import Stop
 from ursa.transfer.items import Compare, Finished, Uploaded, UploadEvent, UploadItem
@@ -265,38 +266,25 @@ def ingest(services: Services, request: Request, callback: UploadCallback | None
 
 @dataclass(frozen=True)
 class Sent:
-    """A recording that is in the bucket, proven; what is left is to register it. ``wanted``: its rows."""
+    """A recording that is in the bucket, proven; what is left is to register it. ``wanted``: its rows. Nothing else is kept
+    of it: many wait for one commit.
+    """
 
     wanted: Registration
-    _plan: IngestPlan
-    _sent: Sequence[Uploaded]
+    _told: IngestResult
     _progress: Progress
-    _requests: Callable[[], Mapping[str, int]]
-    _warnings: Sequence[str]
-    _evidence: Mapping[str, int]
+    _counter: RequestCounter
+    _before: dict[str, int]
 
     def result(self, registered: Registered) -> IngestResult:
         """What the ingest did, once that is done."""
-        plan, sent, progress = self._plan, self._sent, self._progress
-        progress.done()
-        return IngestResult(
+        self._progress.done()
+        return replace(
+            self._told,
             recording=registered.row,
-            files_uploaded=sum(item.sent for item in sent),
-            files_skipped=plan.files_skipped + sum(not item.sent for item in sent),
-            bytes_uploaded=sum(item.item.file.size_bytes for item in sent if item.sent),
             action=registered.action,
-            bytes_skipped=plan.bytes_skipped + sum(item.item.file.size_bytes for item in sent if not item.sent),
-            unlisted=len(plan.unlisted),
-            junk=len(plan.junk),
-            requests=self._requests(),
-            seconds=progress.seconds,
-            evidence=self._evidence,
-            unlisted_files=plan.unlisted,
-            absent_nodes=plan.absent_nodes,
-            warnings=tuple(self._warnings),
-            bytes_resumed=progress.bytes_resumed,
-            in_bucket=len(plan.in_bucket),
-            trusted=dict(Counter(item.trusted for item in plan.files if item.trusted and item.row.proven)),
+            requests=self._counter.since(self._before),
+            seconds=self._progress.seconds,
         )
 
 
@@ -341,15 +329,24 @@ def send(
         services.upgrade(plan.proven)
     etags = {item.item.key: item.etag for item in sent_sidecars}
     wanted = _registration(services.catalog, request, plan, files, etags, proven_at)
-    return Sent(
-        replace(wanted, ready_at=ready_at),
-        plan,
-        [*done.values(), *sent_sidecars],
-        progress,
-        lambda: services.counter.since(before),
-        warnings,
-        dict(Counter(str(row.evidence) for row in files.values())),
+    sent = [*done.values(), *sent_sidecars]
+    result = IngestResult(
+        recording=wanted.row,
+        files_uploaded=sum(item.sent for item in sent),
+        files_skipped=plan.files_skipped + sum(not item.sent for item in sent),
+        bytes_uploaded=sum(item.item.file.size_bytes for item in sent if item.sent),
+        bytes_skipped=plan.bytes_skipped + sum(item.item.file.size_bytes for item in sent if not item.sent),
+        unlisted=len(plan.unlisted),
+        junk=len(plan.junk),
+        evidence=dict(Counter(str(row.evidence) for row in files.values())),
+        unlisted_files=plan.unlisted,
+        absent_nodes=plan.absent_nodes,
+        warnings=tuple(warnings),
+        bytes_resumed=progress.bytes_resumed,
+        in_bucket=len(plan.in_bucket),
+        trusted=dict(Counter(item.trusted for item in plan.files if item.trusted and item.row.proven)),
     )
+    return Sent(replace(wanted, ready_at=ready_at), result, progress, services.counter, before)
 
 
 @contextmanager
@@ -372,9 +369,10 @@ def _standing(catalog: Catalog, request: Request) -> _Standing:
     local = request.local
     if request.standing is not None:
         known_row, registered = request.standing
-        # A hash that the manifest itself states may be another recording's: better known before a byte moves. Where
-        # there is none to ask about, this one does not wait for the catalog: others of the batch may be at a commit.
-        asked = None if known_row else local.manifest.identity_hash
+        # A hash that the manifest states, or that follows from what it lists, may be another recording's: better known
+        # before a byte moves. Where there is none to ask about, this one does not wait for the catalog: others of the
+        # batch may be at a commit.
+        asked = None if known_row else local.stated_hash()
         asked = asked if asked and request.may_be_there(asked) else None
         with catalog.lock if asked else nullcontext():
             rows = catalog.lookup_all([], [asked]) if asked else []

@@ -7,14 +7,17 @@ nothing where it does not refuse a wrong one: moto repeats whatever it was sent.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 from ursa.beside import at_once
@@ -74,7 +77,7 @@ class Probe:
 
     def __init__(self, prefix: str) -> None:
         self._directory = f"{prefix}{PROBE_DIR}"
-        self._base = f"{self._directory}{host_in_key()}_{os.getpid()}_{secrets.token_hex(8)}"
+        self._base = f"{self._directory}{_here()}_{os.getpid()}_{secrets.token_hex(8)}"
         self._tries = 0
         self._left: set[str] = set()  # keys that may be there
         self._answers: dict[str, int] = {}
@@ -147,12 +150,21 @@ class Probe:
         """Objects of a process of this machine that is gone, and those of a day ago."""
         page = server.list_page(self._directory)
         for info in page.objects:
-            host, _, rest = info.key.removeprefix(self._directory).partition("_")
+            here, _, rest = info.key.removeprefix(self._directory).partition("_")
             pid = rest.partition("_")[0]
-            dead = host == host_in_key() and pid.isdecimal() and not is_alive(int(pid))
+            dead = here == _here() and pid.isdecimal() and not is_alive(int(pid))
             age = page.now - info.modified_at if page.now and info.modified_at else timedelta(0)
             if dead or age.total_seconds() > ABANDONED_S:
                 yield info.key
+
+
+@functools.cache
+def _here() -> str:
+    """This machine, by more than its name, and where its process ids count: of another container's nothing is known."""
+    told = [host_in_key(), str(uuid.getnode())]
+    with contextlib.suppress(OSError):
+        told += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return f"{host_in_key()}-{hashlib.sha256('|'.join(told).encode()).hexdigest()[:8]}"
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -158,22 +159,34 @@ class Window:
 
 
 class LargeFiles:
-    """Which of the files that go in parts are under way: four, or as many as have 256 MiB together."""
+    """Which of the files that go in parts are under way: four, or as many as have 256 MiB together. In the order in which
+    they came: short ones would keep a long one waiting for good.
+    """
 
     def __init__(self) -> None:
         self._count = self._bytes = 0
+        self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
     def enter(self, size_bytes: int, stopped: threading.Event) -> bool:
         """Wait for this one's turn; False where ``stopped`` came first."""
+        own = object()
         with self._changed:
-            while self._count >= _FEWEST_LARGE and self._bytes + size_bytes > _MOST_LARGE_BYTES:
-                if stopped.is_set():
-                    return False
-                self._changed.wait(0.2)
-            self._count += 1
-            self._bytes += size_bytes
+            self._queue.append(own)
+            try:
+                while self._queue[0] is not own or not self._has_room(size_bytes):
+                    if stopped.is_set():
+                        return False
+                    self._changed.wait(0.2)
+                self._count += 1
+                self._bytes += size_bytes
+            finally:
+                self._queue.remove(own)
+                self._changed.notify_all()
         return True
+
+    def _has_room(self, size_bytes: int) -> bool:
+        return self._count < _FEWEST_LARGE or self._bytes + size_bytes <= _MOST_LARGE_BYTES
 
     def leave(self, size_bytes: int) -> None:
         """It has been sent, or won't be."""
