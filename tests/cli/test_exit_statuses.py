@@ -94,7 +94,7 @@ def _locked(lab: Lab) -> tuple[int, dict[str, Any], str]:
 
 def _interrupted(lab: Lab) -> tuple[int, dict[str, Any], str]:
     make_recording(lab.root / "slow", REC, {"camera_left/big.mp4": os.urandom(3 << 20)})
-    words = ["batch", lab.root / "slow", "--bwlimit", "0.2M", "--json", "-p", "local", "--config", lab.config]
+    words = ["batch", lab.root / "slow", "--bwlimit", "1M", "--json", "-p", "local", "--config", lab.config]
     with start_ursa(*words) as process:
         ends = time.monotonic() + 60
         while not (lab.root / "store/.ursa").exists() and time.monotonic() < ends:

@@ -36,6 +36,18 @@ def records(done: Any) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, done.stdout.splitlines()) if record["type"] != "progress"]
 
 
+def wait_until_open(pid: int, name: str) -> None:
+    """Until the process has a file of this name open; where the system does not tell, as long as that takes."""
+    opened = Path(f"/proc/{pid}/fd")
+    if not opened.exists():
+        time.sleep(1.5)
+        return
+    ends = time.monotonic() + 60
+    while not any(os.path.realpath(link).endswith(name) for link in opened.iterdir()):
+        assert time.monotonic() < ends, f"{name} is never read"
+        time.sleep(0.01)
+
+
 def registered_hash() -> str:
     return DataInterface("local").find_recording(REC).recording_hash
 
@@ -196,9 +208,9 @@ def test_interrupted_while_objects_are_read(bucket: Path) -> None:
     """Objects whose sha256 nobody states are read; Ctrl-C then ends with 130 and registers nothing."""
     rec_dir = bucket / REC
     with (rec_dir / "eeg_a" / "large.edf").open("wb") as file:
-        file.truncate(6 << 30)  # sparse: takes no disk, and long enough to read
+        file.truncate(2 << 30)  # sparse: takes no disk, and long enough to read
     with start_ursa("ingest-r2", REC, "-p", "local") as process:
-        time.sleep(1.5)
+        wait_until_open(process.pid, "large.edf")
         os.kill(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 
 from conftest import Buckets, MakeConfig
 from helpers import make_recording
@@ -30,18 +30,12 @@ KILLED = -9
 STRIDE = 5
 
 
-def run_killed(config: Path | str, profile: str, rec_dir: Path, point: int) -> subprocess.CompletedProcess[str]:
-    """One ingest that is killed at ``point``."""
-    script = Path(__file__).with_name("killed.py")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(
-        [sys.executable, str(script), str(config), profile, str(rec_dir), str(point)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+@pytest.fixture
+def forks(s3_config: MakeConfig, weed_buckets: Buckets) -> Iterator[Forks]:
+    """Ingests that are killed at a step: each a process of its own, with the server's keys."""
+    s3_config(weed_buckets)
+    with Forks(Path(__file__).with_name("killed.py")) as made:
+        yield made
 
 
 def rows(data: DataInterface) -> dict[str, Any]:
@@ -88,7 +82,7 @@ def points(total: int, stride: int) -> Iterator[int]:
 
 
 @pytest.mark.slow
-def test_local(tmp_path: Path) -> None:
+def test_local(forks: Forks, tmp_path: Path) -> None:
     rec_dir = make_recording(tmp_path / "nas", REC, FILES, participant="Aria Lin")
     config = tmp_path / "ursa.yaml"
 
@@ -97,7 +91,7 @@ def test_local(tmp_path: Path) -> None:
         return DataInterface("local", config)
 
     undisturbed = fresh("undisturbed")
-    run = run_killed(config, "local", rec_dir, 0)
+    run = forks.run(config, "local", rec_dir, 0)
     assert run.returncode == 0, run.stderr
     expected = rows(undisturbed)
     total = int(run.stdout)
@@ -105,9 +99,9 @@ def test_local(tmp_path: Path) -> None:
     for point in points(total, 1):
         data = fresh(f"killed-{point}")
         # 0: events are told at most ten a second, so a run may have fewer steps than the first one.
-        assert run_killed(config, "local", rec_dir, point).returncode in (KILLED, 0)
+        assert forks.run(config, "local", rec_dir, point).returncode in (KILLED, 0)
         check_visible_is_whole(DataInterface("local", config))
-        check_finished(run_killed(config, "local", rec_dir, 0))
+        check_finished(forks.run(config, "local", rec_dir, 0))
         assert rows(data) == expected, f"killed at step {point} of {total}"
         stored = tmp_path / f"killed-{point}" / "constellation-data" / "recordings" / REC
         assert {
@@ -116,23 +110,25 @@ def test_local(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_server(weed_buckets: Buckets, s3_config: MakeConfig, tmp_path: Path) -> None:
+def test_server(forks: Forks, weed_buckets: Buckets, s3_config: MakeConfig, tmp_path: Path) -> None:
     config = s3_config(weed_buckets)
     rec_dir = make_recording(tmp_path / "nas", REC, FILES, participant="Aria Lin")
-    run = run_killed_fresh(config, weed_buckets, rec_dir, 0)
+    run = run_killed_fresh(forks, config, weed_buckets, rec_dir, 0)
     assert run.returncode == 0, run.stderr
     expected = rows(DataInterface("r2", config))
     total = int(run.stdout)
     for point in points(total, STRIDE):
-        assert run_killed_fresh(config, weed_buckets, rec_dir, point).returncode in (KILLED, 0)
+        assert run_killed_fresh(forks, config, weed_buckets, rec_dir, point).returncode in (KILLED, 0)
         check_visible_is_whole(DataInterface("r2", config))
-        check_finished(run_killed(config, "r2", rec_dir, 0))
+        check_finished(forks.run(config, "r2", rec_dir, 0))
         assert rows(DataInterface("r2", config)) == expected, f"killed at step {point} of {total}"
         assert_rclone_finds_no_difference(weed_buckets, rec_dir)
 
 
-def run_killed_fresh(config: Path, buckets: Buckets, rec_dir: Path, point: int) -> subprocess.CompletedProcess[str]:
-    """As ``run_killed``, in emptied buckets with a new catalog."""
+def run_killed_fresh(
+    forks: Forks, config: Path, buckets: Buckets, rec_dir: Path, point: int
+) -> subprocess.CompletedProcess[str]:
+    """An ingest that is killed at ``point``, in emptied buckets with a new catalog."""
     client = buckets.server.client()
     for bucket in (buckets.raw, buckets.assets):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
@@ -143,7 +139,7 @@ def run_killed_fresh(config: Path, buckets: Buckets, rec_dir: Path, point: int) 
     data = DataInterface("r2", config)
     data.enable_writes()
     data.init_catalog()
-    return run_killed(config, "r2", rec_dir, point)
+    return forks.run(config, "r2", rec_dir, point)
 
 
 def assert_rclone_finds_no_difference(buckets: Buckets, rec_dir: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 
 from helpers import make_recording
 from ursa import DataInterface
@@ -24,7 +24,8 @@ KILLED = -9
 class Lab:
     """A store whose bucket holds recordings, and whose catalog a run can be killed over."""
 
-    def __init__(self, tmp_path: Path, name: str, recordings: Path) -> None:
+    def __init__(self, tmp_path: Path, name: str, recordings: Path, forks: Forks) -> None:
+        self.forks = forks
         self.root = tmp_path / name
         self.config = self._config("machine")
         # Who looks at what a killed run left reads every object: on this machine that would be measured for the next run.
@@ -39,15 +40,7 @@ class Lab:
         return path
 
     def run(self, point: int, *rec_ids: str) -> subprocess.CompletedProcess[str]:
-        script = Path(__file__).with_name("killed_from_r2.py")
-        return subprocess.run(
-            [sys.executable, str(script), str(self.config), str(point), *rec_ids],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self.forks.run(self.config, point, *rec_ids)
 
     def open(self) -> DataInterface:
         return DataInterface("local", self.config)
@@ -60,6 +53,13 @@ class Lab:
             for path in root.rglob("*")
             if path.is_file()
         }
+
+
+@pytest.fixture
+def forks() -> Iterator[Forks]:
+    """Runs that are killed at a step, each a process of its own."""
+    with Forks(Path(__file__).with_name("killed_from_r2.py")) as made:
+        yield made
 
 
 def rows(data: DataInterface) -> dict[str, Any]:
@@ -113,24 +113,24 @@ def killed_everywhere(tmp_path: Path, prepare: Any, rec_ids: tuple[str, ...], wo
 
 
 @pytest.mark.slow
-def test_one_recording(tmp_path: Path) -> None:
+def test_one_recording(forks: Forks, tmp_path: Path) -> None:
     make_recording(tmp_path / "in", REC, LATER)
     killed_everywhere(
         tmp_path,
-        lambda name: Lab(tmp_path, name, tmp_path / "in"),
+        lambda name: Lab(tmp_path, name, tmp_path / "in", forks),
         (REC,),
         {REC: {"camera_left", "eeg_a", "eeg_b"}},
     )
 
 
 @pytest.mark.slow
-def test_a_merge_and_a_new_recording_in_one_group(tmp_path: Path) -> None:
+def test_a_merge_and_a_new_recording_in_one_group(forks: Forks, tmp_path: Path) -> None:
     for name, files in ((REC, FIRST), (OTHER, LATER)):
         make_recording(tmp_path / "first", name, files)
     make_recording(tmp_path / "later", REC, LATER)
 
     def prepare(name: str) -> Lab:
-        lab = Lab(tmp_path, name, tmp_path / "first")
+        lab = Lab(tmp_path, name, tmp_path / "first", forks)
         data = lab.open()
         data.enable_writes()
         data.ingest_from_r2(REC)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,24 +15,19 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "rebuild"))
 
 import grown
+from forks import Forks
 from grown import Lab, content, name, tables
 
 from helpers import make_recording
 
-ROOT = Path(__file__).parents[2]
 KILLED = -9
 
 
-def run_killed(here: Lab, point: int) -> subprocess.CompletedProcess[str]:
-    """One rebuild that is killed at ``point``; 0 is never."""
-    return subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed_rebuild.py")), str(here.config), str(point)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def forks() -> Iterator[Forks]:
+    """Rebuilds that are killed at a step (0: never), each a process of its own."""
+    with Forks(Path(__file__).with_name("killed_rebuild.py")) as made:
+        yield made
 
 
 def start(root: Path) -> Lab:
@@ -73,12 +67,12 @@ def points(total: int) -> Iterator[int]:
 
 
 @pytest.mark.slow
-def test_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step(forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ursa.rebuild.run.SETTLES_S", 0.0)
     monkeypatch.setattr("ursa.rebuild.run.WAITS_S", 0.0)
     here = start(tmp_path / "start")
     undisturbed = again(here, tmp_path / "undisturbed")
-    run = run_killed(undisturbed, 0)
+    run = forks.run(undisturbed.config, 0)
     assert run.returncode == 0, run.stderr
     expected, total = without_times(undisturbed), int(run.stdout)
     before = tables(here.open())
@@ -86,7 +80,7 @@ def test_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flipped = 0
     for point in points(total):
         killed = again(here, tmp_path / f"killed-{point}")
-        assert run_killed(killed, point).returncode in (KILLED, 0)
+        assert forks.run(killed.config, point).returncode in (KILLED, 0)
         # Whoever reads meanwhile sees one catalog or the other, whole.
         seen = without_times(killed)
         assert seen == expected or tables(killed.open()) == before, f"killed at step {point} of {total}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,24 @@ from ursa.rebuild.state import State
 from ursa.store.local import LocalStore
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Lab:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """One recording, and a rebuild into catalog/v2 that has filled it and not been put in place."""
-    lab = grown.lab(tmp_path)
-    plain(lab, 0)
-    with lab.open() as data:
-        assert data.rebuild(flip=False).prefix == "catalog/v2"
+    lab = grown.lab(tmp_path_factory.mktemp("filled"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "SETTLES_S", 0.1)
+        plain(lab, 0)
+        with lab.open() as data:
+            assert data.rebuild(flip=False).prefix == "catalog/v2"
     return lab
+
+
+@pytest.fixture
+def here(filled: Lab, tmp_path: Path) -> Lab:
+    """A copy of it, with the same times."""
+    root = Path(shutil.copytree(filled.root, tmp_path / "here"))
+    (root / "ursa.yaml").write_text(f"profiles:\n  local: {{root: {root / 'store'}}}\n", encoding="utf-8")
+    return Lab(root)
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ def portal(request: pytest.FixtureRequest) -> Iterator[S3Store]:
     methods = {f"do_{name}": Portal.answer for name in ("GET", "PUT", "POST", "HEAD", "DELETE")}
     handler = type("Handler", (Portal,), {"status": status, "page": page, **methods})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         location = S3Location(f"http://127.0.0.1:{server.server_port}", "raw", "auto", "raw_rw")
         yield S3Store(location, lambda _again: Credentials("K", "S"), RequestCounter())
         server.shutdown()
