@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ursa import beside, parallel
 from ursa.parallel import as_they_come, awaited, by_executor, in_order
 from ursa.transfer.engine import Stop
 
@@ -180,3 +181,17 @@ def test_a_part_of_a_stop() -> None:
         assert other.is_set() and other.error is None
     with whole.part() as late:
         assert late.is_set()
+
+
+def test_where_no_thread_can_be_started_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+
+    def begin(action: Callable[[], object]) -> object:
+        begun.append(1)
+        if len(begun) > 2:
+            raise RuntimeError("can't start new thread")
+        return beside.begin(action)
+
+    monkeypatch.setattr(parallel, "begin", begin)
+    with pytest.raises(RuntimeError, match="new thread"):
+        list(in_order(Stop(), Action(), range(10), lambda: 4))

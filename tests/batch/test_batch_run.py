@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +30,7 @@ from ursa.catalog.catalog import Catalog
 from ursa.catalog.standings import Standings
 from ursa.disk.cache import FilesCache
 from ursa.errors import CredentialsError, StorageError, UnexpectedError
+from ursa.register.build import Registration
 from ursa.register.gathering import Gathering
 from ursa.store.local import LocalStore
 
@@ -416,3 +421,111 @@ def test_the_same_data_under_two_names_is_registered_once(lab: Lab) -> None:
     assert sorted(outcome.status for outcome in outcomes) == ["fail", "ok"]
     (failed,) = [outcome for outcome in outcomes if outcome.status == "fail"]
     assert "is registered already, as" in str(failed.error) and len(lab.rows()) == 1
+
+
+@pytest.mark.parametrize("company", [False, True], ids=["alone", "in company"])
+def test_have_is_not_said_of_what_was_undone_before_the_commit(
+    company: bool, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine registers it while this one sends it; this one sees that; an admin undoes it; this one commits."""
+    lab.make(9)
+    lab.run()
+    with lab.data() as admin:
+        before = admin.catalog_history()[0].operation_id
+    rec_dir = lab.make(1)
+    if company:
+        lab.make(3)
+    other = tmp_path / "other" / rec_dir.name
+    shutil.copytree(rec_dir, other)
+    real, seen = Gathering.register, list[str]()
+
+    def register(gathering: Gathering, wanted: Registration) -> Any:
+        if wanted.row.rec_id == rec(1) and not seen:
+            seen.append("first")
+            with lab.data() as data:
+                (outcome,) = data.batch([other.parent])
+                assert outcome.status == "ok"
+            gathering._catalog().refresh()  # as each commit of this run that meets a conflict does
+            with lab.data() as data:
+                data.undo(before)
+        return real(gathering, wanted)
+
+    monkeypatch.setattr(Gathering, "register", register)
+    outcomes = lab.run()
+    there = lab.rows()
+    assert [(outcome.rec_id, outcome.rec_id in there) for outcome in outcomes if outcome.status in ("ok", "have")] == [
+        (name, True) for name in sorted({rec(1), rec(9), *([rec(3)] if company else [])})
+    ]
+
+
+def test_one_hash_stated_twice_is_refused_before_a_byte_moves(lab: Lab) -> None:
+    for number in (1, 2):
+        lab.make(number, {"eeg_a/a.edf": bytes([number])}, recording_hash="ab" * 32)
+    outcomes = lab.run(jobs=8)
+    assert sorted(outcome.status for outcome in outcomes) == ["fail", "ok"]
+    (failed,) = [outcome for outcome in outcomes if outcome.status == "fail"]
+    assert "is registered already, as" in str(failed.error)
+    assert not (lab.stored / failed.rec_id).exists()
+
+
+def test_what_waits_for_its_commit_keeps_no_bytes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent at the link's rate for a minute, they would be gigabytes."""
+    body = os.urandom(3 << 20)
+    lab.make(1, {"eeg_a/a.edf": body})
+    kept: list[int] = []
+    real = Gathering.register
+
+    def register(gathering: Gathering, wanted: Registration) -> Any:
+        gc.collect()
+        kept.extend(len(item) for item in gc.get_objects() if isinstance(item, bytes))
+        kept.extend(_bytes_below(sys._getframe(1).f_locals["sent"]))
+        return real(gathering, wanted)
+
+    monkeypatch.setattr(Gathering, "register", register)
+    assert lab.one().status == "ok"
+    assert max(kept, default=0) < len(body)
+
+
+def _bytes_below(root: object) -> Iterator[int]:
+    """Lengths of all bytes that can be reached from an object, but through modules, classes and frames."""
+    todo, seen = [root], set[int]()
+    while todo:
+        item = todo.pop()
+        if id(item) in seen or isinstance(item, (ModuleType, type, FrameType, FunctionType, threading.Thread)):
+            continue
+        seen.add(id(item))
+        if isinstance(item, bytes):
+            yield len(item)
+        else:
+            todo += gc.get_referents(item)
+
+
+def test_a_look_up_that_fails_later_is_no_success(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of directories that were named: what ended the run before they were tried is told, and is the exit status."""
+    for number in range(1, 7):
+        lab.make(number)
+    with lab.data() as data:
+        run = data.ingest_dirs([lab.nas / rec(number) for number in range(1, 7)])
+        begin, calls = run._standings.begin, list[int]()
+
+        def failing(at: int) -> int:
+            calls.append(at)
+            if len(calls) > 1:
+                raise StorageError("no answer", unreachable=True)
+            return min(3, begin(at))
+
+        monkeypatch.setattr(run._standings, "begin", failing)
+        list(run)
+    assert isinstance(run.ended_by, StorageError) and run.not_reached >= 3
+
+
+def test_time_that_is_over_does_not_wait_for_company(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> None:
+    """More recordings than may wait to be told: the earlier ones wait for their commit, and not for the pace."""
+    monkeypatch.setattr("ursa.batch.run._WAITING", 3)
+    monkeypatch.setattr("ursa.register.gathering.SHORTEST_S", 300.0)
+    monkeypatch.setattr("ursa.register.gathering.LONGEST_S", 300.0)
+    for number in range(1, 12):
+        lab.make(number)
+    outcomes = lab.run(max_duration_s=1.0)
+    assert {outcome.status for outcome in outcomes} <= {"ok", "skip"}
+    assert outcomes[0].status == "ok" and len(outcomes) == 11

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ursa.catalog.catalog import Catalog
-from ursa.errors import ConflictError, StorageError
+from ursa.catalog.rows import RecordingRow
+from ursa.errors import ConflictError, StorageError, UrsaError
 from ursa.register import gathering as module
 from ursa.register.build import Registration
 from ursa.register.committer import Committer, Entry
@@ -108,8 +109,8 @@ def test_somebody_who_waits_is_not_kept_waiting() -> None:
         gathering.enter()
         gathering.enter()
         first = gathering.register(wanted("a"))
-        gathering.hurry()
-        assert first.result(30) is not None
+        with gathering.awaited():
+            assert first.result(30) is not None
 
 
 def test_a_group_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +134,7 @@ def test_one_commit_at_a_time_and_the_next_carries_all_that_came_meanwhile() -> 
         for _ in range(6):
             gathering.enter()
         futures = [gathering.register(wanted("0"))]
-        gathering.hurry()
+        gathering.ending()
         while not books.begun:
             threading.Event().wait(0.01)
         futures += [gathering.register(wanted(str(number))) for number in range(1, 6)]
@@ -195,3 +196,56 @@ def test_nothing_given_opens_nothing() -> None:
         gathering.enter()
         gathering.leave()
         gathering.all_begun()
+
+
+def test_whoever_waits_is_not_forgotten_while_it_is_sent() -> None:
+    """A twin waits for a first half that is still being sent: the commit of another one meanwhile is not what it waits for."""
+    books = Books()
+    with make(books) as gathering:
+        for _ in range(3):
+            gathering.enter()
+        with gathering.awaited():
+            assert gathering.register(wanted("another")).result(30) is not None
+            assert gathering.register(wanted("first")).result(30) is not None
+    assert books.commits == [["another"], ["first"]]
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+@pytest.mark.parametrize("raised", [Panic("rust"), RuntimeError("arrow"), StorageError("no answer")])
+def test_an_outcome_whatever_the_commit_raises(raised: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Any:
+        raise raised
+
+    monkeypatch.setattr("ursa.register.committer.register_all", broken)
+    quiet: Any = Quiet()
+    with Gathering(lambda: quiet, lambda: Committer(quiet)) as gathering:
+        gathering.ending()
+        for name in "ab":
+            future = gathering.register(_row(name))
+            with pytest.raises(UrsaError):
+                future.result(30)
+
+
+def _row(name: str) -> Registration:
+    return Registration(RecordingRow("0" * 64, name), (), (), None, False)
+
+
+@pytest.mark.parametrize("raised", [Panic("rust"), RuntimeError("arrow")])
+def test_what_is_owed_and_fails_ends_nobody_s_registration(
+    raised: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Owing(Quiet):
+        def upkeep(self) -> None:
+            raise raised
+
+    owing: Any = Owing()
+    books = Books()
+    with Gathering(lambda: owing, lambda: books) as gathering:
+        gathering.enter()
+        gathering.ending()
+        for name in "ab":
+            assert gathering.register(wanted(name)).result(30) is not None
+    assert "could not be tidied" in caplog.text

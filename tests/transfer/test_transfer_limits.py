@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from helpers import working
 from ursa.errors import UsageError
-from ursa.transfer.engine import FEWEST_TRANSFERS, MOST_TRANSFERS, Engine, Stop, Window
+from ursa.transfer.engine import FEWEST_TRANSFERS, MOST_TRANSFERS, Engine, LargeFiles, Stop, Window
 from ursa.transfer.limits import BandwidthLimit, MemoryBudget, parse_rate, parse_timetable
 
 MIB = 1 << 20
@@ -300,3 +300,40 @@ def test_stop_keeps_the_first_error() -> None:
     asked.set()
     asked.fail(first)
     assert asked.error is None
+
+
+def test_a_long_file_has_its_turn_among_short_ones() -> None:
+    """In the order in which they came: whoever comes later waits behind it."""
+    turns, stop = LargeFiles(), Stop()
+    first = [20 * MIB] * 12
+    assert all(turns.enter(size, stop) for size in first)
+    order: list[str] = []
+
+    def enter(name: str, size: int) -> None:
+        assert turns.enter(size, stop)
+        order.append(name)
+
+    long = threading.Thread(target=enter, args=("long", 500 << 30))
+    long.start()
+    while not turns._queue:
+        threading.Event().wait(0.001)
+    short = threading.Thread(target=enter, args=("short", 20 * MIB))
+    short.start()
+    while len(turns._queue) < 2:
+        threading.Event().wait(0.001)
+    for size in first[:-3]:
+        assert order == []
+        turns.leave(size)
+    long.join(30)
+    assert order == ["long"]
+    stop.set()
+    short.join(30)
+
+
+def test_a_turn_that_is_waited_for_ends_with_the_run() -> None:
+    turns, stop = LargeFiles(), Stop()
+    assert all(turns.enter(100 * MIB, stop) for _ in range(4))
+    threading.Timer(0.1, stop.set).start()
+    assert not turns.enter(100 * MIB, stop)
+    turns.leave(100 * MIB)
+    assert turns.enter(100 * MIB, Stop())

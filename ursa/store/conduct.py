@@ -139,7 +139,8 @@ class Probe:
 
     def tidy_all(self, server: Asked) -> None:
         """Delete the objects, and those of probes that were killed. Best effort."""
-        at_once(lambda: self.tidy(server), lambda: self._delete(server, self._abandoned(server)))
+        self.tidy(server)
+        self._delete(server, self._abandoned(server))
 
     def _delete(self, server: Asked, keys: Iterable[str]) -> None:
         with contextlib.suppress(UrsaError):
