@@ -182,28 +182,16 @@ class DataInterface(Access):
             ConflictError, MissingFilesError, ChecksumMismatchError, FileChangedError, ObjectConflictError, StorageError,
             CredentialsError, ConfigError. Whatever is raised, nothing of this run is registered.
         """
-        options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
-        result = self._ingest(manifest_path, source_dir, participant, options, progress)
-        self._catalog.upkeep()
-        return result
-
-    def _ingest(
-        self,
-        manifest_path: Path | str | None,
-        source_dir: Path | str,
-        participant: str | None,
-        options: Options,
-        progress: UploadCallback | None,
-        *,
-        named_on_disk: bool = False,
-    ) -> IngestResult:
         self._require("raw_rw", "ingest")
         self._require("assets_rw", "ingest")
-        request = self._request(manifest_path, source_dir, participant, options, named_on_disk=named_on_disk)
+        options = Options(overwrite, replace_objects, trust_size, trust_mtime, tuple(not_unfinished))
+        request = self._request(manifest_path, source_dir, participant, options)
         with self._running() as stop:
             services = self._services(stop)
             with services.catalog.upkeep_later():
-                return orchestrator.ingest(services, request, progress)
+                result = orchestrator.ingest(services, request, progress)
+            services.catalog.upkeep()
+        return result
 
     def plan_ingest(
         self,

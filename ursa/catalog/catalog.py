@@ -255,12 +255,6 @@ class Catalog:
             with self.lock, contextlib.suppress(OSError, UrsaError):
                 each(lambda table: table.upkeep(), tables)
 
-    def maintain(self) -> None:
-        """Merge what a run has left in small files, for those who read next; that it fails is no error."""
-        with self.lock:
-            for table in self.tables:
-                table.tidy()
-
     def locations(self) -> dict[str, str]:
         """Table name → URI."""
         return {kind.name: self.home.table_uri(self.pointer.prefix, kind.name) for kind in KINDS}

@@ -354,16 +354,6 @@ class CatalogTable(OpenTable[Row]):
         """
         return clean_up(self, self.replica.files, clock, dry_run=dry_run)
 
-    def tidy(self) -> None:
-        """Merge small files where there are some, and write a checkpoint: who opens the table for the first time reads
-        each commit since the last one. That it fails is no error.
-        """
-        with _best_effort(self.uri):
-            if sum(file.size_bytes < self.layout.small_bytes for file in self.files()) > 1:
-                self.merge_files(self.layout.small_bytes)
-        if self.version > self.replica.checkpoint:
-            self.write_checkpoint()
-
     def merge_files(self, below_bytes: int, operation_id: str = "") -> None:
         """Merge the files below this size into such of about this size. Raises as ``commit`` does."""
         small = [file for file in self.files() if file.size_bytes < below_bytes]
