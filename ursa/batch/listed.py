@@ -225,6 +225,11 @@ class Listed:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _list(self, part: _Range) -> None:
+        if len(part.names) == 1:
+            # What lies behind it in the bucket is nobody's concern.
+            self._list_one(part, part.names[0])
+            part.whole_below(_AFTER_ALL)
+            return
         for requests, page in enumerate(self._pages(part), 1):
             done = ""
             for info in page:
@@ -237,11 +242,14 @@ class Listed:
                 part.forget_from(done)
                 for name in names:
                     if name >= done:
-                        self._stopped()
-                        for info, path in self._one(name):
-                            part.add(name, path, info)
+                        self._list_one(part, name)
                 break
         part.whole_below(_AFTER_ALL)
+
+    def _list_one(self, part: _Range, name: str) -> None:
+        self._stopped()
+        for info, path in self._one(name):
+            part.add(name, path, info)
 
     def _one(self, rec_id: str) -> Iterator[tuple[ObjectInfo, str]]:
         prefix = f"{self._prefix}{rec_id}/"

@@ -158,8 +158,8 @@ class BatchRun:
         # Beside the look into the catalog, which tells about how many objects they have.
         self._list(0, min(_WAITING, len(self._names)), 0)
         try:
-            with self._gathering:
-                for outcome in self._outcomes():
+            with self._gathering, closing(self._outcomes()) as outcomes:
+                for outcome in outcomes:
                     self._count(outcome)
                     yield outcome
         finally:
@@ -185,7 +185,7 @@ class BatchRun:
         if outcome.plan is not None:
             self.estimate = self.estimate.plus(outcome.plan)
 
-    def _outcomes(self) -> Iterator[Outcome]:
+    def _outcomes(self) -> Generator[Outcome, None, None]:
         switch = _Interrupt(self._interrupt)
         tasks = in_order(switch, self._attempt, self._tasks(), self._at_once, waiting=_WAITING)
         with closing(tasks):
