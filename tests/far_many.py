@@ -85,7 +85,7 @@ MANY = {
     "ingest-r2 --dry-run": Command(lambda bench: ["ingest-r2", *in_bucket(bench), "--dry-run"], Goal(6, 15)),
     "download REC…": Command(
         lambda bench: ["download", *bench.registered, "--dest", tempfile.mkdtemp(dir=bench.root / "downloads")],
-        Goal(5, 8),
+        Goal(8, 25),
     ),
     "verify REC… --level full": Command(lambda bench: ["verify", *bench.registered, "--level", "full"], Goal(8, 15)),
     "verify DIR…": Command(lambda bench: ["verify", *_directories(bench)], Goal(8, 15)),
