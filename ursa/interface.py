@@ -466,11 +466,6 @@ class DataInterface(Access):
     ) -> Verbs:
         trace = self._shared_engine().trace
         gathering = Gathering(lambda: self._catalog, self._shared_committer, trace=trace)
-        standings: list[Standings] = []
-
-        def standings_of(rec_ids: Sequence[str]) -> Standings:
-            standings.append(Standings(lambda: self._catalog, rec_ids))
-            return standings[-1]
 
         def send(
             rec_dir: Path,
@@ -483,23 +478,22 @@ class DataInterface(Access):
                 request = self._request(rec_dir / MANIFEST_NAME, rec_dir, participant, rows, named_on_disk=True)
             with self._running() as stop:
                 place.check()
-                digest = request.local.stated_hash()
-                claimed = digest is not None and standing is None and place.claim(digest)
-                known = replace(request, standing=standing or (None, ()), objects=objects)
-                known = replace(known, may_be_there=lambda of: claimed or standings[-1].may_have(of))
+                known = replace(
+                    request, standing=standing or (None, ()), may_be_there=place.may_be_there, objects=objects
+                )
                 if look.state == state_of_scan(request.local.scan.files):
                     known = replace(known, seen_at=look.seen_at)
                 if options.dry_run:
                     services = self._planning(stop)
                     plan = orchestrator.make_plan(services, known, Progress(request.local.rec_id, progress))
                     return with_parts(services.raw, services.raw_prefix, plan)
-                services = replace(self._services(stop), upgrade=gathering.upgrade)
+                services = replace(self._services(stop), upgrade=self._upgrading(gathering))
                 return orchestrator.send(services, known, progress)
 
         return Verbs(
             send,
             lambda rec_dir, place: self.reconstruct_dir(rec_dir, progress=place.check),
-            standings_of,
+            lambda rec_ids: Standings(lambda: self._catalog, rec_ids),
             lambda rec_dirs: Survey(
                 rec_dirs,
                 self._files,
@@ -507,7 +501,7 @@ class DataInterface(Access):
                 reread_after_s=self.profile.reread_after_s,
             ),
             self._listed,
-            lambda: gathering,
+            gathering,
             self._shared_engine().recordings_at_once,
             self.stop,
             trace,
@@ -900,6 +894,7 @@ class DataInterface(Access):
                 chosen.setdefault(rec_id, set()).add((rec_id, path))
         with Gathering(lambda: self._catalog, self._shared_committer) as gathering:
             gathering.enter()
+            upgrade = self._upgrading(gathering)
             for group in self._subjects(named, everything):
                 items = [(s, depth, None if chosen is None else chosen.get(s.rec_id, set())) for s in group]
                 if executor is not None:
@@ -908,8 +903,7 @@ class DataInterface(Access):
                     checks = self._checked_here(items, objects, on_file)
                 rows = {subject.rec_id: subject.rows for subject in group}
                 for check in checks:
-                    if self._may_upgrade():
-                        gathering.upgrade(*self._upgrades_of(check, rows.get(check.rec_id, [])))
+                    upgrade(*self._upgrades_of(check, rows.get(check.rec_id, [])))
                     yield check
 
     def _begin_listing(self, refs: Sequence[Path | str]) -> dict[str, Future[list[ObjectInfo]]]:
@@ -1288,6 +1282,15 @@ class DataInterface(Access):
 
     def _may_upgrade(self) -> bool:
         return "assets_rw" in self._enabled and not self._catalog.dated
+
+    def _upgrading(self, gathering: Gathering) -> Callable[..., None]:
+        """As ``_upgrade``, with what else the run registers; nobody waits for it."""
+
+        def upgrade(*wanted: Upgrade) -> None:
+            if self._may_upgrade():
+                gathering.upgrade(*wanted)
+
+        return upgrade
 
     def _upgrade(self, *wanted: Upgrade) -> None:
         """Where the catalog may not or can't be written, the files cache has what was measured, and nothing is lost."""

@@ -269,7 +269,7 @@ def alone(
     def send(*of: Any) -> Any:
         return Sent(ingest(*of))
 
-    verbs = Verbs(send, lambda *_: None, standings, survey, listed, AtOnce, lambda: 8, stop)
+    verbs = Verbs(send, lambda *_: None, standings, survey, listed, AtOnce(), lambda: 8, stop)
     return BatchRun(Found(DIRS, (Path("/nas"),), (), ()), verbs, BatchOptions(**options))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,6 +126,21 @@ def test_a_group_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not futures[6].done()
     assert [len(group) for group in books.commits] == [3, 3, 1]
     assert [name for group in books.commits for name in group] == list("0123456")
+
+
+def test_what_a_group_leaves_behind_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five with three files each, two at a time: those that are left are too many to wait for company."""
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(module, "_MOST_FILES", 3)
+    books = Books()
+    books.holding = threading.Event()
+    modality: Any = type("Modality", (), {"files": "abc"})()
+    with make(books) as gathering:
+        for _ in range(6):
+            gathering.enter()
+        futures = [gathering.register(replace(wanted(str(number)), modalities=(modality,))) for number in range(5)]
+        books.holding.set()
+        assert [future.result(30) for future in futures] == list("01234")
 
 
 def test_one_commit_at_a_time_and_the_next_carries_all_that_came_meanwhile() -> None:

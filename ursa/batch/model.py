@@ -26,8 +26,8 @@ class Place(Protocol):
     def check(self, *_: object) -> None:
         """Raises ``KeyboardInterrupt`` where the run was stopped."""
 
-    def claim(self, recording_hash: str) -> bool:
-        """Whether another one of this run had this hash before; where it is under way, its end is waited for."""
+    def may_be_there(self, recording_hash: str) -> bool:
+        """Whether a recording may be registered under this hash. One of this run that has it and is under way is waited for."""
 
 
 class Pending(Protocol):
@@ -58,7 +58,7 @@ class Verbs:
     standings: Callable[[Sequence[str]], Standings]
     survey: Callable[[Sequence[Path]], Survey]
     listed: Callable[[Callable[[], object]], Listed]
-    gathering: Callable[[], Gathering]
+    gathering: Gathering
     at_once: Callable[[], int]
     stop: Callable[[], object]
     trace: Trace = field(default_factory=Trace)

@@ -74,8 +74,9 @@ class _Place:
     def check(self, *_: object) -> None:
         self.run._check()
 
-    def claim(self, recording_hash: str) -> bool:
-        return self.run._claimed(recording_hash, self.task.future)
+    def may_be_there(self, recording_hash: str) -> bool:
+        run = self.run
+        return run._claimed(recording_hash, self.task.future) or run._standings.may_have(recording_hash)
 
 
 @dataclass
@@ -128,7 +129,7 @@ class BatchRun:
         self._standings = self.verbs.standings([name if _is_rec_id(name) else "" for name in names])
         self._survey = self.verbs.survey(self.found.rec_dirs)
         self._listed = self.verbs.listed(self._check)
-        self._gathering = self.verbs.gathering()
+        self._gathering = self.verbs.gathering
 
     @property
     def seconds(self) -> float:

@@ -30,6 +30,12 @@ class Entry:
     done: bool = False
     future: Future[Registered] = field(default_factory=Future)
 
+    @property
+    def files(self) -> int:
+        """How many files' rows it is about."""
+        of = self.wanted if isinstance(self.wanted, tuple) else self.wanted.modalities
+        return sum(len(item.files) for item in of)
+
     def fail(self, error: BaseException) -> None:
         """Where it has no outcome yet, it is this error."""
         if not self.done:

@@ -58,7 +58,7 @@ class Gathering:
         self._clock = clock
         self._began = self._ended = clock()  # the run, and its last commit
         self._waiting: list[Entry] = []
-        self._files = 0
+        self._files = 0  # of those that wait
         self._under_way = 0
         self._all_begun_at: float | None = None
         self._awaited = 0
@@ -111,12 +111,12 @@ class Gathering:
         """Have a recording's rows written; done when they are in the catalog. Fails as ``register_all`` refuses."""
         # By what this run has seen of the catalog a minute ago: what others commit meanwhile shows as a lost race.
         wanted = replace(wanted, ready_at=time.monotonic() - LONGEST_S)
-        return self._add(Entry(wanted), sum(len(row.files) for row in wanted.modalities))
+        return self._add(Entry(wanted))
 
     def upgrade(self, *wanted: Upgrade) -> None:
         """Have written what was measured of registered files. Nobody waits for it: that it fails is logged."""
         if wanted:
-            self._add(Entry(wanted), sum(len(item.files) for item in wanted))
+            self._add(Entry(wanted))
 
     def close(self) -> None:
         """Commit what is there; returns when that is done. Nothing may be given any more."""
@@ -127,11 +127,11 @@ class Gathering:
             self._thread.result()
             self._tidy()  # after the last ones, which are told by now
 
-    def _add(self, entry: Entry, files: int) -> Future[Registered]:
+    def _add(self, entry: Entry) -> Future[Registered]:
         with self._changed:
             assert not self._closed, "given after the end"
             self._waiting.append(entry)
-            self._files += files
+            self._files += entry.files
             self._thread = self._thread or begin(self._work)
             self._changed.notify_all()
         return entry.future
@@ -156,10 +156,10 @@ class Gathering:
         try:
             with self._trace.stage(Stage.TIDY):
                 self._catalog().upkeep()
-        except BaseException as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001
             _log.warning("the catalog could not be tidied: %r", error)
-            if isinstance(error, KeyboardInterrupt):
-                raise
 
     def _due(self) -> list[Entry]:
         """Wait for the next group; an empty one is the end."""
@@ -167,7 +167,7 @@ class Gathering:
             while (wait_s := self._wait_s()) > 0:
                 self._changed.wait(wait_s if wait_s < float("inf") else None)
             group, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-            self._files = 0
+            self._files -= sum(entry.files for entry in group)
             return group
 
     def _wait_s(self) -> float:
