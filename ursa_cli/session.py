@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -20,6 +21,26 @@ if TYPE_CHECKING:
     from ursa_cli.render import Printer
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@functools.cache
+def _hear_in_main_thread() -> None:
+    """Python handles signals in its main thread, which does not wake where the system gave one to another thread, as it may:
+    whatever comes is passed on, as a signal that does nothing else. Once a process.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGURG, lambda *_: None)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def pass_on() -> None:
+        while numbers := os.read(reading, 64):
+            if any(number != signal.SIGURG for number in numbers):
+                signal.pthread_kill(main, signal.SIGURG)
+
+    threading.Thread(target=pass_on, name="ursa-signals", daemon=True).start()
 
 
 def interrupted() -> InterruptedRunError:
@@ -119,6 +140,7 @@ class Session:
             # A parent that ignores a signal (nohup, some crons) wants it ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
+        _hear_in_main_thread()
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +162,35 @@ def test_a_signal_while_reading_is_130_too(what: str, proxied: tuple[FaultProxy,
     # The second one may find Python on its way out, where nobody listens any more; to a shell both are 130.
     assert process.returncode in (130, -signal.SIGINT), err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks for one of a process's threads by its number")
+@pytest.mark.parametrize("command", ["ingest", "batch", "verify"])
+def test_a_signal_that_another_thread_gets_is_heard(
+    command: str, proxied: tuple[FaultProxy, Path], tmp_path: Path
+) -> None:
+    """The system gives a process's signal to any of its threads; the main one, which handles it, may be waiting for good."""
+    proxy, config = proxied
+    rec_dir = make_recording(tmp_path / "nas", REC, {"eeg_a/a.edf": b"eeg"})
+    if command == "verify":
+        assert run_ursa("ingest", rec_dir, "--config", config).returncode == 0
+    method = "GET" if command == "verify" else "PUT"
+    stalled = proxy.stall(lambda asked, path, query: asked == method and path.endswith("a.edf"), 60, times=None)
+    where = rec_dir.parent if command == "batch" else rec_dir
+    with start_ursa(command, where, "--config", config) as process:
+        wait_for(lambda: stalled.hits >= 1)
+        others = [
+            int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir() if int(task.name) != process.pid
+        ]
+        libc = ctypes.CDLL(None, use_errno=True)
+        began = time.monotonic()
+        assert libc.tgkill(process.pid, max(others), signal.SIGINT) == 0
+        assert process.stderr is not None
+        err = ""
+        while "once more" not in err and (line := process.stderr.readline()):
+            err += line
+        assert "once more" in err and time.monotonic() - began < 50, "it was heard when the server had answered"
+        process.kill()
 
 
 def test_killed_before_its_probe_is_deleted(
